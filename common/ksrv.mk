@@ -1,0 +1,14 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# ksrv.mk - included by the Kbuild of each module that serves TCP, which then adds $(ksrv-y) to
+# its objects. Each module compiles a copy of its own, in its own folder: an object that stood
+# in two modules would carry both their names.
+
+ccflags-y += -I$(src)/../common -include $(src)/../common/pr_fmt.h
+ccflags-$(KSRV_TEST_HOOKS) += -DKSRV_TEST_HOOKS
+
+ksrv-y := $(patsubst $(src)/../common/%.c,%.o,$(sort $(wildcard $(src)/../common/ksrv_*.c)))
+
+$(obj)/ksrv_%.o: $(src)/../common/ksrv_%.c FORCE
+	$(call if_changed_rule,cc_o_c)
+	$(call cmd,force_checksrc)

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_conn.c - a connection's birth and death.
+ */
+#include <linux/slab.h>
+#include <linux/tcp.h>
+#include <net/tcp.h>
+
+#include "ksrv_impl.h"
+
+static void release_work(struct work_struct *work);
+
+void *ksrv_conn_priv(struct ksrv_conn *conn)
+{
+	return conn->priv;
+}
+
+/**
+ * ksrv_socket_reset() - close a socket by RST and leave nothing of it behind
+ * @sock: a connected socket without callbacks of ours
+ */
+void ksrv_socket_reset(struct socket *sock)
+{
+	sock_no_linger(sock->sk);
+	sock_release(sock);
+}
+
+/*
+ * The kernel's original callbacks for an accepted socket, which has inherited the listener's:
+ * those are module text, and not meant for it.
+ */
+static void disinherit(struct ksrv_server *srv, struct sock *sk)
+{
+	write_lock(&sk->sk_callback_lock);
+	sk->sk_user_data = NULL;
+	sk->sk_data_ready = srv->data_ready;
+	sk->sk_state_change = srv->state_change;
+	write_unlock(&sk->sk_callback_lock);
+}
+
+/* Puts our callbacks in. The pump's lock is held, so none runs before all are there. */
+static void attach(struct ksrv_conn *conn, struct sock *sk)
+{
+	conn->data_ready = sk->sk_data_ready;
+	conn->write_space = sk->sk_write_space;
+	conn->state_change = sk->sk_state_change;
+	conn->error_report = sk->sk_error_report;
+	conn->allocation = sk->sk_allocation;
+	sk->sk_allocation = GFP_ATOMIC;
+	compat_sk_no_task_frag(sk);
+	write_lock(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, conn);
+	sk->sk_data_ready = ksrv_data_ready;
+	sk->sk_write_space = ksrv_write_space;
+	sk->sk_state_change = ksrv_state_change;
+	sk->sk_error_report = ksrv_state_change;
+	write_unlock(&sk->sk_callback_lock);
+}
+
+static void detach(struct ksrv_conn *conn, struct sock *sk)
+{
+	write_lock(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, NULL);
+	sk->sk_data_ready = conn->data_ready;
+	sk->sk_write_space = conn->write_space;
+	sk->sk_state_change = conn->state_change;
+	sk->sk_error_report = conn->error_report;
+	write_unlock(&sk->sk_callback_lock);
+	sk->sk_allocation = conn->allocation;
+}
+
+static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)
+{
+	struct ksrv_conn *conn = kmem_cache_zalloc(srv->cache, GFP_KERNEL);
+
+	if (!conn)
+		return NULL;
+	conn->srv = srv;
+	conn->sock = sock;
+	conn->flags = BIT(KSRV_C_OPENING);
+	INIT_DELAYED_WORK(&conn->io, ksrv_io_work);
+	INIT_WORK(&conn->release, release_work);
+	conn->stamp = jiffies;
+	conn->seen_una = tcp_sk(sock->sk)->snd_una;
+	return conn;
+}
+
+/* Resets an accepted socket that is not served, and counts it as @why. */
+static void refuse(struct ksrv_server *srv, struct socket *sock, enum ksrv_counter why)
+{
+	ksrv_lock(sock->sk);
+	disinherit(srv, sock->sk);
+	ksrv_count(srv, why, 1);
+	ksrv_unlock(sock->sk);
+	ksrv_socket_reset(sock);
+}
+
+/**
+ * ksrv_conn_open() - begin to serve an accepted socket
+ * @srv: the server
+ * @sock: the socket; taken over, whatever happens
+ *
+ * The accept worker calls this. Above max_conns, or without memory, the socket is reset.
+ */
+void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
+{
+	struct ksrv_conn *conn = NULL;
+	struct sock *sk = sock->sk;
+	bool full = atomic_read(&srv->active) >= ksrv_uint(srv->svc->max_conns);
+
+	if (!full)
+		conn = alloc_conn(srv, sock);
+	if (!conn) {
+		refuse(srv, sock, full ? KSRV_REJECTED : KSRV_ERRORS);
+		return;
+	}
+	/* On the list first: a connection that dies at once is to be found there by its release. */
+	if (atomic_inc_return(&srv->active) == 1)
+		queue_delayed_work(srv->io_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
+	mutex_lock(&srv->conns_mutex);
+	list_add_tail(&conn->node, &srv->conns);
+	mutex_unlock(&srv->conns_mutex);
+
+	ksrv_lock(sk);
+	disinherit(srv, sk);
+	attach(conn, sk);
+	ksrv_count(srv, KSRV_ACCEPTED, 1);
+	clear_bit(KSRV_C_OPENING, &conn->flags);
+	/* Data, FIN or RST may have come before the callbacks were there: look once. */
+	ksrv_pump(conn, false);
+	ksrv_state_change(sk);
+	ksrv_unlock(sk);
+}
+
+void ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
+{
+	if (test_and_set_bit(KSRV_C_DYING, &conn->flags))
+		return;
+	conn->end = how;
+	queue_work(conn->srv->release_wq, &conn->release);
+}
+
+/*
+ * Leaves the rest of an orderly end to core TCP: what is queued, then FIN, retransmitted as long
+ * as it takes. Core TCP does so only for a socket that holds its namespace.
+ */
+static void close_orderly(struct ksrv_conn *conn)
+{
+	struct sock *sk = conn->sock->sk;
+	struct net *net = maybe_get_net(sock_net(sk));
+
+	if (net) {
+		lock_sock(sk);
+		if (sk->sk_state != TCP_CLOSE)
+			compat_sk_hold_net(sk);
+		release_sock(sk);
+		put_net(net);
+	}
+	sock_release(conn->sock);
+}
+
+static void close_socket(struct ksrv_conn *conn)
+{
+	if (conn->end == KSRV_END_ORDERLY)
+		close_orderly(conn);
+	else if (check_net(conn->srv->net))
+		ksrv_socket_reset(conn->sock);
+	else
+		sock_release(conn->sock); /* tcp_close() destroys it, in a dying namespace */
+}
+
+/* The stages are those of ksrv.h; the order is what makes freeing safe. */
+static void release_work(struct work_struct *work)
+{
+	struct ksrv_conn *conn = container_of(work, struct ksrv_conn, release);
+	struct ksrv_server *srv = conn->srv;
+	struct sock *sk = conn->sock->sk;
+
+	ksrv_lock(sk);
+	detach(conn, sk);
+	ksrv_count(srv, KSRV_CLOSED, 1);
+	if (conn->end == KSRV_END_ERROR)
+		ksrv_count(srv, KSRV_ERRORS, 1);
+	ksrv_unlock(sk);
+
+	cancel_delayed_work_sync(&conn->io);
+
+	mutex_lock(&srv->conns_mutex);
+	list_del(&conn->node);
+	mutex_unlock(&srv->conns_mutex);
+
+	if (srv->svc->ops->close)
+		srv->svc->ops->close(conn);
+	close_socket(conn);
+	kmem_cache_free(srv->cache, conn);
+	if (atomic_dec_and_test(&srv->active))
+		wake_up_all(&srv->idle);
+}

@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_hooks.c - in builds for the tests only: makes rare things happen every so often. Each
+ * parameter N makes every Nth call see the rare case; 0 is off.
+ */
+#ifdef KSRV_TEST_HOOKS
+#include <linux/atomic.h>
+
+#include "ksrv_impl.h"
+
+KSRV_PARAM_UINT(hook_owned, 0, 0, 1 << 20, 0644, "every Nth data_ready sees the socket owned");
+KSRV_PARAM_UINT(hook_send_fails, 0, 0, 1 << 20, 0644, "every Nth send finds no memory");
+KSRV_PARAM_UINT(hook_accept_fails, 0, 0, 1 << 20, 0644, "every Nth accept finds no memory");
+
+static bool due(const struct ksrv_uint *param, atomic_t *calls)
+{
+	unsigned int every = ksrv_uint(param);
+
+	return every && atomic_inc_return(calls) % every == 0;
+}
+
+bool ksrv_hook_owned(void)
+{
+	static atomic_t calls;
+
+	return due(&hook_owned, &calls);
+}
+
+bool ksrv_hook_send_fails(void)
+{
+	static atomic_t calls;
+
+	return due(&hook_send_fails, &calls);
+}
+
+bool ksrv_hook_accept_fails(void)
+{
+	static atomic_t calls;
+
+	return due(&hook_accept_fails, &calls);
+}
+#endif

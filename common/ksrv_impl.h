@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * ksrv_impl.h - the server core's own types, shared by its .c files and by nobody else. See
+ * ksrv.h for lifetimes and locks.
+ */
+#ifndef KSRV_IMPL_H
+#define KSRV_IMPL_H
+
+#include <linux/atomic.h>
+#include <linux/list.h>
+#include <linux/mm_types_task.h>
+#include <linux/mutex.h>
+#include <linux/percpu.h>
+#include <linux/skbuff.h>
+#include <linux/wait.h>
+#include <linux/workqueue.h>
+#include <net/sock.h>
+
+#include "compat.h"
+#include "ksrv.h"
+
+/* Bytes that one run of the pump takes before it hands the rest to the worker. */
+#define KSRV_PUMP_BUDGET (256 * 1024)
+/* Connections that one run of the accept worker takes before it lets others run. */
+#define KSRV_ACCEPT_BUDGET 64
+/* First and longest pause before another try where memory was short, in jiffies. */
+#define KSRV_RETRY_MIN (HZ / 100 + 1)
+#define KSRV_RETRY_MAX HZ
+/* How often deadlines are looked at, in jiffies. */
+#define KSRV_SWEEP_PERIOD HZ
+
+enum ksrv_conn_flag {
+	KSRV_C_DYING,
+	KSRV_C_ASLEEP,
+	KSRV_C_OPENING,
+};
+
+/* What a server counts; one line each in /proc/net/stat/NAME, in this order. */
+enum ksrv_counter {
+	KSRV_ACCEPTED,
+	KSRV_CLOSED,
+	KSRV_REJECTED,
+	KSRV_TIMEOUTS,
+	KSRV_ERRORS,
+	KSRV_BYTES_IN,
+	KSRV_BYTES_OUT,
+	KSRV_FASTPATH_BYTES,
+	KSRV_COUNTERS
+};
+
+/**
+ * struct ksrv_cpu - what each CPU has of its own; touched only with bottom halves off
+ * @counts: this CPU's part of each counter
+ * @frag: page that answers are copied into, lent to a socket for the time of a send. Were it
+ *	the socket's own, each connection would keep up to 32 KiB until it is closed.
+ */
+struct ksrv_cpu {
+	u64 counts[KSRV_COUNTERS];
+	struct page_frag frag;
+};
+
+/**
+ * struct ksrv_server - a running server
+ * @svc: what it serves
+ * @net: namespace it lives in; not held: the pernet exit stops the server first
+ * @listener: listening socket
+ * @data_ready: the listener's original callback, for accepted sockets to get back
+ * @state_change: likewise
+ * @cpu: per-CPU counters and pages
+ * @cache: slab that connections come from
+ * @io_wq: runs the accept worker, the I/O workers and the sweep
+ * @release_wq: runs the release workers; apart, as those wait for I/O workers
+ * @accept: accept worker; delayed after a failure that time may cure
+ * @accept_pause: next such delay, jiffies; the accept worker's own
+ * @sweep: looks at every connection's deadline each KSRV_SWEEP_PERIOD
+ * @conns_mutex: guards @conns
+ * @conns: every connection that has not left (stage 4 of ksrv.h)
+ * @active: connections that are not freed yet; only created and freed change it
+ * @idle: woken when @active becomes 0
+ */
+struct ksrv_server {
+	const struct ksrv_service *svc;
+	struct net *net;
+	struct socket *listener;
+	void (*data_ready)(struct sock *sk);
+	void (*state_change)(struct sock *sk);
+	struct ksrv_cpu __percpu *cpu;
+	struct kmem_cache *cache;
+	struct workqueue_struct *io_wq;
+	struct workqueue_struct *release_wq;
+	struct delayed_work accept;
+	unsigned long accept_pause;
+	struct delayed_work sweep;
+	struct mutex conns_mutex;
+	struct list_head conns;
+	atomic_t active;
+	wait_queue_head_t idle;
+};
+
+/**
+ * struct ksrv_conn - one connection
+ * @srv: its server
+ * @sock: its socket; closed by the release worker only
+ * @node: in ksrv_server.conns
+ * @flags: enum ksrv_conn_flag
+ * @end: enum ksrv_end; written by whoever set KSRV_C_DYING
+ * @io: I/O worker; delayed where memory was short
+ * @release: release worker
+ * @stamp: jiffies when a byte last moved; written in the pump and by the sweep
+ * @seen_una: snd_una at the last sweep; the sweep's own
+ * @in_pump: (pump) the pump is running: write_space must not start it again
+ * @blocked: (pump) a send fell short; input waits until there is room
+ * @deferred: (pump) the protocol asked for work()
+ * @unfinished: (pump) resume is due before input is offered again
+ * @budget_out: (pump) the budget was spent with input left
+ * @retry: (pump) next pause where memory was short, jiffies
+ * @deadline_kind: (pump) what ksrv_conn_deadline() was given
+ * @deadline: (pump) jiffies, 0 for none; the sweep reads it without the lock, then again with it
+ * @data_ready: the socket's original callbacks, put back by the release worker
+ * @write_space: likewise
+ * @state_change: likewise
+ * @error_report: likewise
+ * @allocation: the socket's original sk_allocation
+ * @priv: the protocol's state
+ */
+struct ksrv_conn {
+	struct ksrv_server *srv;
+	struct socket *sock;
+	struct list_head node;
+	unsigned long flags;
+	enum ksrv_end end;
+	struct delayed_work io;
+	struct work_struct release;
+	unsigned long stamp;
+	u32 seen_una;
+	bool in_pump;
+	bool blocked;
+	bool deferred;
+	bool unfinished;
+	bool budget_out;
+	u16 retry;
+	u16 deadline_kind;
+	unsigned long deadline;
+	void (*data_ready)(struct sock *sk);
+	void (*write_space)(struct sock *sk);
+	void (*state_change)(struct sock *sk);
+	void (*error_report)(struct sock *sk);
+	gfp_t allocation;
+	unsigned long priv[];
+};
+
+/**
+ * struct ksrv_input - bytes that a pump offers to the protocol
+ * @skb: buffer in the socket's receive queue
+ * @off: place in it
+ * @len: bytes from there
+ */
+struct ksrv_input {
+	struct sk_buff *skb;
+	unsigned int off;
+	size_t len;
+};
+
+/**
+ * ksrv_conn_of() - the connection that a connected socket belongs to
+ * @sk: the socket, locked by spinlock or owned by the caller
+ *
+ * Return: NULL once the connection has been detached.
+ */
+static inline struct ksrv_conn *ksrv_conn_of(struct sock *sk)
+{
+	return rcu_dereference_protected(__sk_user_data(sk), lockdep_sock_is_held(sk));
+}
+
+/* Bottom halves are off wherever something is counted, so a plain per-CPU add will do. */
+static inline void ksrv_count(struct ksrv_server *srv, enum ksrv_counter what, u64 n)
+{
+	__this_cpu_add(srv->cpu->counts[what], n);
+}
+
+static inline void ksrv_count_bh(struct ksrv_server *srv, enum ksrv_counter what)
+{
+	local_bh_disable();
+	ksrv_count(srv, what, 1);
+	local_bh_enable();
+}
+
+/* ksrv_pump.c */
+void ksrv_lock(struct sock *sk);
+void ksrv_unlock(struct sock *sk);
+void ksrv_pump(struct ksrv_conn *conn, bool softirq);
+void ksrv_io_work(struct work_struct *work);
+void ksrv_data_ready(struct sock *sk);
+void ksrv_write_space(struct sock *sk);
+void ksrv_state_change(struct sock *sk);
+
+/* ksrv_conn.c */
+void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock);
+void ksrv_socket_reset(struct socket *sock);
+
+/* ksrv_listen.c */
+int ksrv_listen_start(struct ksrv_server *srv);
+void ksrv_listen_stop(struct ksrv_server *srv);
+
+/* ksrv_sweep.c */
+void ksrv_sweep_work(struct work_struct *work);
+
+/* ksrv_stat.c */
+int ksrv_stat_init(struct ksrv_server *srv);
+void ksrv_stat_uninit(struct ksrv_server *srv);
+
+/* ksrv_hooks.c: only in builds for the tests */
+#ifdef KSRV_TEST_HOOKS
+bool ksrv_hook_owned(void);
+bool ksrv_hook_send_fails(void);
+bool ksrv_hook_accept_fails(void);
+#else
+static inline bool ksrv_hook_owned(void)
+{
+	return false;
+}
+
+static inline bool ksrv_hook_send_fails(void)
+{
+	return false;
+}
+
+static inline bool ksrv_hook_accept_fails(void)
+{
+	return false;
+}
+#endif
+
+#endif /* KSRV_IMPL_H */

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_listen.c - the listening socket and the accept worker.
+ */
+#include <linux/inet.h>
+#include <linux/tcp.h>
+#include <net/ipv6.h>
+#include <net/tcp.h>
+
+#include "ksrv_impl.h"
+
+/*
+ * Callbacks of the listener. Accepted sockets inherit them, and a child's segments call them
+ * before it is accepted, under the child's lock: only a listener is served, and its
+ * sk_user_data, which no child copies, is read under sk_callback_lock.
+ */
+static void wake_accept(struct sock *sk)
+{
+	struct ksrv_server *srv;
+	void *tagged;
+
+	read_lock_bh(&sk->sk_callback_lock);
+	tagged = rcu_dereference_protected(__sk_user_data(sk),
+					   lockdep_is_held(&sk->sk_callback_lock));
+	srv = (struct ksrv_server *)((uintptr_t)tagged & SK_USER_DATA_PTRMASK);
+	if (srv)
+		queue_delayed_work(srv->io_wq, &srv->accept, 0);
+	read_unlock_bh(&sk->sk_callback_lock);
+}
+
+static void listen_data_ready(struct sock *sk)
+{
+	if (sk->sk_state == TCP_LISTEN)
+		wake_accept(sk);
+}
+
+/* A listener that "ss -K" has killed goes to CLOSE; the accept worker then finds out and says so. */
+static void listen_state_change(struct sock *sk)
+{
+	if (sk->sk_state == TCP_CLOSE)
+		wake_accept(sk);
+}
+
+static int accept_one(struct ksrv_server *srv, struct socket **sock)
+{
+	if (ksrv_hook_accept_fails())
+		return -ENOMEM;
+	return kernel_accept(srv->listener, sock, SOCK_NONBLOCK);
+}
+
+/* Tries again in a while: nobody calls when memory is there again. */
+static void accept_later(struct ksrv_server *srv)
+{
+	srv->accept_pause = clamp_t(unsigned long, 2 * srv->accept_pause, KSRV_RETRY_MIN,
+				    KSRV_RETRY_MAX);
+	queue_delayed_work(srv->io_wq, &srv->accept, srv->accept_pause);
+}
+
+static void accept_work(struct work_struct *work)
+{
+	struct ksrv_server *srv = container_of(to_delayed_work(work), struct ksrv_server, accept);
+	struct socket *sock;
+	int err, i;
+
+	for (i = 0; i < KSRV_ACCEPT_BUDGET; i++) {
+		err = accept_one(srv, &sock);
+		switch (err) {
+		case 0:
+			srv->accept_pause = 0;
+			ksrv_conn_open(srv, sock);
+			break;
+		case -EAGAIN:
+			return;
+		case -EINVAL:
+			pr_err("the listening socket was closed from outside; reload the module to serve new clients\n");
+			return;
+		case -ECONNABORTED:
+		case -EINTR:
+			ksrv_count_bh(srv, KSRV_ERRORS);
+			break;
+		default:
+			ksrv_count_bh(srv, KSRV_ERRORS);
+			accept_later(srv);
+			return;
+		}
+	}
+	queue_delayed_work(srv->io_wq, &srv->accept, 0);
+}
+
+/* Parses addr= and port= into @ss. */
+static int parse_address(struct ksrv_server *srv, struct sockaddr_storage *ss)
+{
+	const char *addr = *srv->svc->addr;
+	char port[8];
+	int err;
+
+	snprintf(port, sizeof(port), "%u", ksrv_uint(srv->svc->port));
+	err = inet_pton_with_scope(srv->net, AF_UNSPEC, addr, port, ss);
+	if (err) {
+		pr_err("addr=%s is neither an IPv4 nor an IPv6 address\n", addr);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+/* Makes the socket and binds it. One line in the log if that cannot be done. */
+static int bind_socket(struct ksrv_server *srv, struct sockaddr_storage *ss)
+{
+	struct sockaddr_in any = { .sin_family = AF_INET };
+	struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)ss;
+	bool dual = ss->ss_family == AF_INET6 && ipv6_addr_any(&in6->sin6_addr);
+	struct sock *sk;
+	int err;
+
+	err = sock_create_kern(srv->net, ss->ss_family, SOCK_STREAM, IPPROTO_TCP, &srv->listener);
+	if (err == -EAFNOSUPPORT && dual) {
+		/* IPv6 is off on this machine: "::" then means all of IPv4. */
+		any.sin_port = in6->sin6_port;
+		memcpy(ss, &any, sizeof(any));
+		err = sock_create_kern(srv->net, AF_INET, SOCK_STREAM, IPPROTO_TCP, &srv->listener);
+	}
+	if (err)
+		return err;
+	sk = srv->listener->sk;
+	sock_set_reuseaddr(sk);
+	tcp_sock_set_nodelay(sk);
+	lock_sock(sk);
+	sock_set_flag(sk, SOCK_URGINLINE);
+	if (dual)
+		sk->sk_ipv6only = false; /* whatever net.ipv6.bindv6only says */
+	release_sock(sk);
+	err = kernel_bind(srv->listener, (void *)ss,
+			  ss->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
+						      sizeof(struct sockaddr_in));
+	if (err) {
+		sock_release(srv->listener);
+		srv->listener = NULL;
+	}
+	return err;
+}
+
+static void say_why_not(struct ksrv_server *srv, int err)
+{
+	const char *addr = *srv->svc->addr;
+	unsigned int port = ksrv_uint(srv->svc->port);
+
+	switch (err) {
+	case -EADDRINUSE:
+		pr_err("cannot listen: port=%u on addr=%s is in use\n", port, addr);
+		break;
+	case -EADDRNOTAVAIL:
+		pr_err("cannot listen: addr=%s is not an address of this machine\n", addr);
+		break;
+	default:
+		pr_err("cannot listen: addr=%s port=%u: error %d\n", addr, port, err);
+	}
+}
+
+/**
+ * ksrv_listen_start() - open the listening socket; clients may come before this returns
+ * @srv: the server, complete but for this
+ *
+ * Return: 0 or a negative errno, in which case the reason is in the log.
+ */
+int ksrv_listen_start(struct ksrv_server *srv)
+{
+	struct sockaddr_storage ss;
+	struct sock *sk;
+	int err;
+
+	INIT_DELAYED_WORK(&srv->accept, accept_work);
+	err = parse_address(srv, &ss);
+	if (err)
+		return err;
+	err = bind_socket(srv, &ss);
+	if (err)
+		goto err_say;
+	sk = srv->listener->sk;
+	write_lock_bh(&sk->sk_callback_lock);
+	srv->data_ready = sk->sk_data_ready;
+	srv->state_change = sk->sk_state_change;
+	__rcu_assign_sk_user_data_with_flags(sk, srv, SK_USER_DATA_NOCOPY);
+	sk->sk_data_ready = listen_data_ready;
+	sk->sk_state_change = listen_state_change;
+	write_unlock_bh(&sk->sk_callback_lock);
+	err = kernel_listen(srv->listener, ksrv_uint(srv->svc->backlog));
+	if (err)
+		goto err_stop;
+	return 0;
+
+err_stop:
+	ksrv_listen_stop(srv);
+err_say:
+	say_why_not(srv, err);
+	return err;
+}
+
+/**
+ * ksrv_listen_stop() - close the listening socket; no connection comes after this
+ * @srv: the server
+ *
+ * Clients in the accept queue are reset. Process context; sleeps.
+ */
+void ksrv_listen_stop(struct ksrv_server *srv)
+{
+	struct sock *sk = srv->listener->sk;
+
+	write_lock_bh(&sk->sk_callback_lock);
+	rcu_assign_sk_user_data(sk, NULL);
+	sk->sk_data_ready = srv->data_ready;
+	sk->sk_state_change = srv->state_change;
+	write_unlock_bh(&sk->sk_callback_lock);
+	cancel_delayed_work_sync(&srv->accept);
+	sock_release(srv->listener);
+	srv->listener = NULL;
+	/* A softirq may still be on its way through a callback that it had read before. */
+	synchronize_rcu();
+}

@@ -1,0 +1,363 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_pump.c - moves bytes: from the receive queue through the protocol to the send queue.
+ *
+ * The pump runs in two places, the socket's data_ready (softirq) and the connection's I/O
+ * worker, and in both under the same rule: bottom halves off, the socket's spinlock held, no
+ * process owning the socket. lock_sock() would not do: with the socket owned, the 17th buffer of
+ * one tcp_sendmsg_locked() flushes the backlog, which may collapse the receive queue and free
+ * the buffer that tcp_read_sock() is just offering.
+ */
+#include <linux/tcp.h>
+#include <net/tcp.h>
+
+#include "ksrv_impl.h"
+
+#ifdef CONFIG_HIGHMEM
+#error "input is read in place: a kernel with highmem is not supported"
+#endif
+
+/**
+ * ksrv_lock() - take a socket for pumping, attaching or detaching
+ * @sk: a connected socket
+ *
+ * Process context. Where a process owns the socket, waits for it to let go.
+ */
+void ksrv_lock(struct sock *sk)
+{
+	might_sleep();
+	for (;;) {
+		local_bh_disable();
+		bh_lock_sock(sk);
+		if (likely(!sock_owned_by_user(sk)))
+			return;
+		bh_unlock_sock(sk);
+		local_bh_enable();
+		lock_sock(sk);
+		release_sock(sk);
+	}
+}
+
+/**
+ * ksrv_unlock() - the reverse of ksrv_lock()
+ * @sk: the socket
+ */
+void ksrv_unlock(struct sock *sk)
+{
+	bh_unlock_sock(sk);
+	local_bh_enable();
+}
+
+static void queue_io(struct ksrv_conn *conn, unsigned long delay)
+{
+	queue_delayed_work(conn->srv->io_wq, &conn->io, delay);
+}
+
+/*
+ * A send fell short. Usually the send queue is full, and the ACK that empties it calls
+ * write_space. With nothing in the queue, memory is short, and no ACK will come: try again later.
+ */
+static void wait_for_room(struct ksrv_conn *conn)
+{
+	struct sock *sk = conn->sock->sk;
+
+	conn->blocked = true;
+	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+	if (tcp_rtx_and_write_queues_empty(sk)) {
+		conn->retry = min_t(unsigned long, max_t(unsigned long, 2 * conn->retry, KSRV_RETRY_MIN),
+				    KSRV_RETRY_MAX);
+		queue_io(conn, conn->retry);
+	}
+}
+
+/* Sends @n pieces of @len bytes in all. Pump context. */
+static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, size_t len, bool more)
+{
+	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
+	struct ksrv_server *srv = conn->srv;
+	struct sock *sk = conn->sock->sk;
+	struct page_frag *frag = &this_cpu_ptr(srv->cpu)->frag;
+	int sent;
+
+	lockdep_assert_held(&sk->sk_lock.slock);
+	if (conn->blocked)
+		return 0;
+	iov_iter_kvec(&msg.msg_iter, WRITE, piece, n, len);
+	swap(sk->sk_frag, *frag);
+	sent = ksrv_hook_send_fails() ? -EAGAIN : tcp_sendmsg_locked(sk, &msg, len);
+	swap(sk->sk_frag, *frag);
+	if (sent < 0) {
+		if (sent != -EAGAIN && sent != -ENOMEM && sent != -ENOBUFS)
+			return sent;
+		sent = 0;
+	}
+	ksrv_count(srv, KSRV_BYTES_OUT, sent);
+	if (unlikely(sent < len))
+		wait_for_room(conn);
+	else
+		conn->retry = 0;
+	return sent;
+}
+
+int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more)
+{
+	struct kvec piece = { .iov_base = (void *)data, .iov_len = len };
+
+	return send_pieces(conn, &piece, 1, len, more);
+}
+
+/* The bytes of @skb from @off on that lie in one piece; their number in @len. */
+static const void *skb_piece(const struct sk_buff *skb, unsigned int off, size_t *len)
+{
+	const struct sk_buff *part = skb;
+	const skb_frag_t *frag;
+	int i;
+
+	for (;;) {
+		if (off < skb_headlen(part)) {
+			*len = skb_headlen(part) - off;
+			return part->data + off;
+		}
+		off -= skb_headlen(part);
+		for (i = 0; i < skb_shinfo(part)->nr_frags; i++) {
+			frag = &skb_shinfo(part)->frags[i];
+			if (off < skb_frag_size(frag)) {
+				*len = skb_frag_size(frag) - off;
+				return (const u8 *)skb_frag_address(frag) + off;
+			}
+			off -= skb_frag_size(frag);
+		}
+		part = part == skb ? skb_shinfo(skb)->frag_list : part->next;
+		if (WARN_ON_ONCE(!part))
+			return NULL;
+	}
+}
+
+size_t ksrv_input_len(const struct ksrv_input *in)
+{
+	return in->len;
+}
+
+const void *ksrv_input_peek(const struct ksrv_input *in, size_t *len)
+{
+	const void *data;
+
+	if (!in->len)
+		return NULL;
+	data = skb_piece(in->skb, in->off, len);
+	*len = min(*len, in->len);
+	return data;
+}
+
+void ksrv_input_skip(struct ksrv_input *in, size_t len)
+{
+	in->off += len;
+	in->len -= len;
+}
+
+int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
+{
+	struct kvec piece[MAX_SKB_FRAGS + 1];
+	struct ksrv_input rest = { .skb = in->skb, .off = in->off, .len = min(len, in->len) };
+	size_t n, total = 0;
+	int sent;
+
+	for (n = 0; n < ARRAY_SIZE(piece) && rest.len; n++) {
+		piece[n].iov_base = (void *)ksrv_input_peek(&rest, &piece[n].iov_len);
+		total += piece[n].iov_len;
+		ksrv_input_skip(&rest, piece[n].iov_len);
+	}
+	sent = send_pieces(conn, piece, n, total, false);
+	if (sent > 0)
+		ksrv_input_skip(in, sent);
+	return sent;
+}
+
+void ksrv_conn_defer(struct ksrv_conn *conn)
+{
+	conn->deferred = true;
+}
+
+void ksrv_conn_deadline(struct ksrv_conn *conn, unsigned int seconds, unsigned int kind)
+{
+	conn->deadline_kind = kind;
+	/* 0 stands for none, so a deadline that falls on it is put off by a jiffy. */
+	WRITE_ONCE(conn->deadline, seconds ? (jiffies + seconds * HZ) ?: 1 : 0);
+}
+
+/* tcp_read_sock() calls this for each buffer, and again for what was not taken of it. */
+static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int off, size_t len)
+{
+	struct ksrv_conn *conn = desc->arg.data;
+	struct ksrv_input in = { .skb = skb, .off = off, .len = len };
+	int taken;
+
+	if (conn->blocked || conn->deferred || test_bit(KSRV_C_DYING, &conn->flags))
+		return 0;
+	if (!desc->count)
+		return 0;
+	taken = conn->srv->svc->ops->recv(conn, &in);
+	if (unlikely(taken < 0)) {
+		ksrv_conn_end(conn, KSRV_END_ERROR);
+		return 0;
+	}
+	if (unlikely(taken < len && (conn->blocked || conn->deferred)))
+		conn->unfinished = true;
+	desc->count -= min_t(size_t, taken, desc->count);
+	desc->written += taken;
+	return taken;
+}
+
+/* Lets the protocol go on where a short send or work() interrupted it. True: all is sent. */
+static bool resume(struct ksrv_conn *conn)
+{
+	const struct ksrv_ops *ops = conn->srv->svc->ops;
+	int err;
+
+	conn->unfinished = false;
+	if (!ops->resume)
+		return true;
+	err = ops->resume(conn);
+	if (err && err != -EAGAIN)
+		ksrv_conn_end(conn, KSRV_END_ERROR);
+	if (err == -EAGAIN || conn->blocked || conn->deferred)
+		conn->unfinished = true;
+	return !err && !conn->unfinished;
+}
+
+/* What has come to an end or failed, after a run of the pump took all it could. */
+static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
+{
+	const struct ksrv_ops *ops = conn->srv->svc->ops;
+
+	if (sk->sk_state == TCP_CLOSE || sk->sk_err) {
+		ksrv_conn_end(conn, sk->sk_err ? KSRV_END_ERROR : KSRV_END_RESET);
+		return;
+	}
+	if (!(sk->sk_shutdown & RCV_SHUTDOWN) || !skb_queue_empty(&sk->sk_receive_queue) ||
+	    conn->unfinished || conn->budget_out)
+		return;
+	if (ops->eof)
+		ops->eof(conn);
+	else
+		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+}
+
+/**
+ * ksrv_pump() - move what can be moved now
+ * @conn: the connection, attached
+ * @softirq: called from the receive path, for the statistics
+ *
+ * The pump's lock is held. Never sleeps, never frees.
+ */
+void ksrv_pump(struct ksrv_conn *conn, bool softirq)
+{
+	struct ksrv_server *srv = conn->srv;
+	struct sock *sk = conn->sock->sk;
+	read_descriptor_t desc = { .arg.data = conn, .count = KSRV_PUMP_BUDGET };
+
+	lockdep_assert_held(&sk->sk_lock.slock);
+	if (conn->flags)
+		return;
+	if (unlikely(conn->blocked)) {
+		if (!sk_stream_memory_free(sk))
+			return;
+		conn->blocked = false;
+	}
+	conn->in_pump = true;
+	conn->budget_out = false;
+	/*
+	 * tcp_read_sock() never goes past an urgent byte that is marked. Without the mark it is a
+	 * byte like any other, as SOCK_URGINLINE promises.
+	 */
+	if (unlikely(tcp_sk(sk)->urg_data))
+		tcp_sk(sk)->urg_data = 0;
+	if (unlikely(conn->unfinished) && !resume(conn))
+		goto out;
+	tcp_read_sock(sk, &desc, pump_skb);
+	if (desc.written) {
+		ksrv_count(srv, KSRV_BYTES_IN, desc.written);
+		if (softirq)
+			ksrv_count(srv, KSRV_FASTPATH_BYTES, desc.written);
+		WRITE_ONCE(conn->stamp, jiffies);
+	}
+	conn->budget_out = !desc.count && !skb_queue_empty(&sk->sk_receive_queue);
+out:
+	if (unlikely(sk->sk_shutdown || sk->sk_err || sk->sk_state == TCP_CLOSE))
+		look_for_end(conn, sk);
+	conn->in_pump = false;
+	if (unlikely(conn->deferred)) {
+		set_bit(KSRV_C_ASLEEP, &conn->flags);
+		queue_io(conn, 0);
+	} else if (unlikely(conn->budget_out)) {
+		queue_io(conn, 0);
+	}
+}
+
+/**
+ * ksrv_io_work() - the I/O worker: pumps where the receive path cannot, and runs work()
+ * @work: ksrv_conn.io
+ */
+void ksrv_io_work(struct work_struct *work)
+{
+	struct ksrv_conn *conn = container_of(to_delayed_work(work), struct ksrv_conn, io);
+	struct sock *sk = conn->sock->sk;
+	bool slept = test_bit(KSRV_C_ASLEEP, &conn->flags);
+
+	if (slept)
+		conn->srv->svc->ops->work(conn);
+	ksrv_lock(sk);
+	if (slept) {
+		conn->deferred = false;
+		conn->unfinished = true;
+		clear_bit(KSRV_C_ASLEEP, &conn->flags);
+	}
+	ksrv_pump(conn, false);
+	ksrv_unlock(sk);
+}
+
+/*
+ * The callbacks of a connected socket. The socket's spinlock is held, or a process owns the
+ * socket and works off its backlog; either keeps ksrv_lock(), and with it detaching, away, so
+ * what sk_user_data names stays for the call.
+ */
+void ksrv_data_ready(struct sock *sk)
+{
+	struct ksrv_conn *conn = ksrv_conn_of(sk);
+
+	if (!conn)
+		return;
+	/*
+	 * tcp_urg() calls this in the middle of a segment's processing, with the mark set; leave
+	 * that to the worker.
+	 */
+	if (ksrv_uint(conn->srv->svc->fastpath) && !sock_owned_by_user(sk) &&
+	    !tcp_sk(sk)->urg_data && !ksrv_hook_owned())
+		ksrv_pump(conn, true);
+	else
+		queue_io(conn, 0);
+}
+
+/* tcp_sendmsg_locked() may call this inside the pump, which looks at the room itself. */
+void ksrv_write_space(struct sock *sk)
+{
+	struct ksrv_conn *conn = ksrv_conn_of(sk);
+
+	if (!conn || conn->in_pump || !sk_stream_is_writeable(sk))
+		return;
+	clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
+	if (conn->blocked)
+		queue_io(conn, 0);
+}
+
+/*
+ * Serves state_change and error_report. A FIN is left to the pump, which ends the connection when
+ * all before it was taken; it never pumps itself, as fast open calls this in SYN_RECV.
+ */
+void ksrv_state_change(struct sock *sk)
+{
+	struct ksrv_conn *conn = ksrv_conn_of(sk);
+
+	if (conn && sk->sk_state == TCP_CLOSE)
+		ksrv_conn_end(conn, sk->sk_err ? KSRV_END_ERROR : KSRV_END_RESET);
+}

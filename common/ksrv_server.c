@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_server.c - starts and stops the server, with the module or with its network namespace.
+ */
+#include <linux/nsproxy.h>
+#include <linux/slab.h>
+
+#include "ksrv_impl.h"
+
+/*
+ * The module's one server. Set by ksrv_register() before the pernet operations are there;
+ * cleared by the exit operation, which runs once for its namespace: pernet_ops_rwsem sees to that.
+ */
+static struct ksrv_server *the_server;
+
+static void free_cpus(struct ksrv_server *srv)
+{
+	struct page_frag *frag;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		frag = &per_cpu_ptr(srv->cpu, cpu)->frag;
+		if (frag->page)
+			put_page(frag->page);
+	}
+	free_percpu(srv->cpu);
+}
+
+static int server_init(struct ksrv_server *srv)
+{
+	const char *name = srv->svc->name;
+	unsigned int io_flags = ksrv_uint(srv->svc->bench) ? COMPAT_WQ_PERCPU : WQ_UNBOUND;
+	int err = -ENOMEM;
+
+	mutex_init(&srv->conns_mutex);
+	INIT_LIST_HEAD(&srv->conns);
+	init_waitqueue_head(&srv->idle);
+	INIT_DELAYED_WORK(&srv->sweep, ksrv_sweep_work);
+
+	srv->cpu = alloc_percpu(struct ksrv_cpu);
+	if (!srv->cpu)
+		return -ENOMEM;
+	srv->cache = kmem_cache_create(name, sizeof(struct ksrv_conn) + srv->svc->ops->conn_size,
+				       0, 0, NULL);
+	if (!srv->cache)
+		goto err_cpu;
+	srv->io_wq = alloc_workqueue("%s_io", io_flags, 0, name);
+	if (!srv->io_wq)
+		goto err_cache;
+	srv->release_wq = alloc_workqueue("%s_release", WQ_UNBOUND, 0, name);
+	if (!srv->release_wq)
+		goto err_io_wq;
+	err = ksrv_stat_init(srv);
+	if (err)
+		goto err_release_wq;
+	err = ksrv_listen_start(srv);
+	if (err)
+		goto err_stat;
+	return 0;
+
+err_stat:
+	ksrv_stat_uninit(srv);
+err_release_wq:
+	destroy_workqueue(srv->release_wq);
+err_io_wq:
+	destroy_workqueue(srv->io_wq);
+err_cache:
+	kmem_cache_destroy(srv->cache);
+err_cpu:
+	free_cpus(srv);
+	return err;
+}
+
+static void end_all(struct ksrv_server *srv)
+{
+	struct ksrv_conn *conn;
+
+	mutex_lock(&srv->conns_mutex);
+	list_for_each_entry(conn, &srv->conns, node)
+		ksrv_conn_end(conn, KSRV_END_RESET);
+	mutex_unlock(&srv->conns_mutex);
+}
+
+/*
+ * Who can still reach the server, and why that ends: softirqs through the listener (its callbacks
+ * are gone after ksrv_listen_stop()), the accept worker (cancelled there), connections (ended,
+ * each counts itself out when it is freed), the sweep (cancelled when there are no connections
+ * to start it again), readers of the statistics (proc waits for them).
+ */
+static void server_uninit(struct ksrv_server *srv)
+{
+	ksrv_listen_stop(srv);
+	end_all(srv);
+	wait_event(srv->idle, !atomic_read(&srv->active));
+	cancel_delayed_work_sync(&srv->sweep);
+	ksrv_stat_uninit(srv);
+	destroy_workqueue(srv->release_wq);
+	destroy_workqueue(srv->io_wq);
+	kmem_cache_destroy(srv->cache);
+	free_cpus(srv);
+}
+
+/* Runs when the server's namespace goes, and for each namespace when the module does. */
+static void __net_exit server_net_exit(struct net *net)
+{
+	struct ksrv_server *srv = the_server;
+
+	if (!srv || srv->net != net)
+		return;
+	the_server = NULL;
+	server_uninit(srv);
+	pr_info("no longer listening on port %u\n", ksrv_uint(srv->svc->port));
+	kfree(srv);
+}
+
+/* Of the device kind: their exit operations run while the namespace still has its devices. */
+static struct pernet_operations server_net_ops = {
+	.exit = server_net_exit,
+};
+
+int ksrv_register(const struct ksrv_service *svc)
+{
+	struct ksrv_server *srv = kzalloc(sizeof(*srv), GFP_KERNEL);
+	int err;
+
+	if (!srv)
+		return -ENOMEM;
+	srv->svc = svc;
+	srv->net = current->nsproxy->net_ns; /* insmod's, which is alive as long as this runs */
+	err = server_init(srv);
+	if (err)
+		goto err_free;
+	the_server = srv;
+	err = register_pernet_device(&server_net_ops);
+	if (err)
+		goto err_server;
+	pr_info("%s to whoever reaches port %u of addr=%s, without authentication; addr=127.0.0.1 or addr=::1 keeps it to this machine\n",
+		svc->greeting, ksrv_uint(svc->port), *svc->addr);
+	return 0;
+
+err_server:
+	the_server = NULL;
+	server_uninit(srv);
+err_free:
+	kfree(srv);
+	return err;
+}
+
+void ksrv_unregister(void)
+{
+	unregister_pernet_device(&server_net_ops);
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_stat.c - /proc/net/stat/NAME: the server's counters, in its own namespace.
+ */
+#include <linux/proc_fs.h>
+#include <linux/seq_file.h>
+
+#include "ksrv_impl.h"
+
+/* Changes when a line changes its meaning; new lines may come at the end without it. */
+#define KSRV_STAT_VERSION 1
+
+static u64 sum(const struct ksrv_server *srv, enum ksrv_counter what)
+{
+	u64 total = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		total += READ_ONCE(per_cpu_ptr(srv->cpu, cpu)->counts[what]);
+	return total;
+}
+
+static int stat_show(struct seq_file *seq, void *v)
+{
+	struct ksrv_server *srv = seq->private;
+
+	seq_printf(seq, "version %d\n", KSRV_STAT_VERSION);
+	seq_printf(seq, "accepted %llu\n", sum(srv, KSRV_ACCEPTED));
+	seq_printf(seq, "active %d\n", atomic_read(&srv->active));
+	seq_printf(seq, "closed %llu\n", sum(srv, KSRV_CLOSED));
+	seq_printf(seq, "rejected %llu\n", sum(srv, KSRV_REJECTED));
+	seq_printf(seq, "timeouts %llu\n", sum(srv, KSRV_TIMEOUTS));
+	seq_printf(seq, "errors %llu\n", sum(srv, KSRV_ERRORS));
+	seq_printf(seq, "bytes_in %llu\n", sum(srv, KSRV_BYTES_IN));
+	seq_printf(seq, "bytes_out %llu\n", sum(srv, KSRV_BYTES_OUT));
+	seq_printf(seq, "fastpath_bytes %llu\n", sum(srv, KSRV_FASTPATH_BYTES));
+	return 0;
+}
+
+/**
+ * ksrv_stat_init() - make the file
+ * @srv: the server; its counters are there
+ */
+int ksrv_stat_init(struct ksrv_server *srv)
+{
+	if (!proc_create_single_data(srv->svc->name, 0444, srv->net->proc_net_stat, stat_show, srv))
+		return -ENOMEM;
+	return 0;
+}
+
+/**
+ * ksrv_stat_uninit() - remove the file; waits for its readers
+ * @srv: the server
+ */
+void ksrv_stat_uninit(struct ksrv_server *srv)
+{
+	remove_proc_entry(srv->svc->name, srv->net->proc_net_stat);
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * ksrv_sweep.c - looks at every connection's deadlines once a second, so that a packet costs no
+ * timer.
+ */
+#include <linux/tcp.h>
+
+#include "ksrv_impl.h"
+
+/* A byte that the peer has acknowledged counts as well: a slow reader is not idle. */
+static bool is_idle(struct ksrv_conn *conn, unsigned int timeout)
+{
+	u32 una = READ_ONCE(tcp_sk(conn->sock->sk)->snd_una);
+
+	if (una != conn->seen_una) {
+		conn->seen_una = una;
+		WRITE_ONCE(conn->stamp, jiffies);
+	}
+	return time_after(jiffies, READ_ONCE(conn->stamp) + (unsigned long)timeout * HZ);
+}
+
+static bool is_due(const struct ksrv_conn *conn)
+{
+	unsigned long deadline = READ_ONCE(conn->deadline);
+
+	return deadline && time_after(jiffies, deadline);
+}
+
+/* Tells the protocol, under the pump's lock. A socket that a process owns is left for the next sweep. */
+static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
+{
+	struct sock *sk = conn->sock->sk;
+
+	local_bh_disable();
+	bh_lock_sock(sk);
+	if (!sock_owned_by_user(sk) && !conn->flags && is_due(conn)) {
+		ksrv_count(srv, KSRV_TIMEOUTS, 1);
+		WRITE_ONCE(conn->deadline, 0);
+		conn->in_pump = true;
+		if (srv->svc->ops->expired)
+			srv->svc->ops->expired(conn, conn->deadline_kind);
+		else
+			ksrv_conn_end(conn, KSRV_END_RESET);
+		conn->in_pump = false;
+	}
+	bh_unlock_sock(sk);
+	local_bh_enable();
+}
+
+/**
+ * ksrv_sweep_work() - the sweep; runs again as long as there are connections
+ * @work: ksrv_server.sweep
+ */
+void ksrv_sweep_work(struct work_struct *work)
+{
+	struct ksrv_server *srv = container_of(to_delayed_work(work), struct ksrv_server, sweep);
+	const struct ksrv_uint *idle = srv->svc->idle_timeout;
+	unsigned int timeout = idle ? ksrv_uint(idle) : 0;
+	struct ksrv_conn *conn;
+
+	mutex_lock(&srv->conns_mutex);
+	list_for_each_entry(conn, &srv->conns, node) {
+		cond_resched();
+		if (READ_ONCE(conn->flags) & (BIT(KSRV_C_DYING) | BIT(KSRV_C_OPENING)))
+			continue;
+		if (is_due(conn))
+			expire(srv, conn);
+		if (timeout && is_idle(conn, timeout)) {
+			ksrv_count_bh(srv, KSRV_TIMEOUTS);
+			ksrv_conn_end(conn, KSRV_END_RESET);
+		}
+	}
+	mutex_unlock(&srv->conns_mutex);
+	if (atomic_read(&srv->active))
+		queue_delayed_work(srv->io_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
+}
