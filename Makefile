@@ -55,3 +55,8 @@ $(out)/.built: $(module_src)
 
 $(out)/hooks/.built: $(hooks_src)
 	$(call kbuild,$(out)/hooks,$(hooks_src),KSRV_TEST_HOOKS=y)
+
+# --- programs --------------------------------------------------------------------------------
+
+userspace: ## build the load generators and the baseline server
+	@$(MAKE) -s -C userspace

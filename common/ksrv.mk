@@ -9,6 +9,6 @@ ccflags-$(KSRV_TEST_HOOKS) += -DKSRV_TEST_HOOKS
 
 ksrv-y := $(patsubst $(src)/../common/%.c,%.o,$(sort $(wildcard $(src)/../common/ksrv_*.c)))
 
-$(obj)/ksrv_%.o: $(src)/../common/ksrv_%.c FORCE
+$(obj)/%.o: $(src)/../common/%.c FORCE
 	$(call if_changed_rule,cc_o_c)
 	$(call cmd,force_checksrc)
