@@ -19,11 +19,13 @@
  *   1. ksrv_conn_end() sets KSRV_C_DYING (once) and queues the release worker;
  *   2. the release worker gives the socket its original callbacks back, under the pump's lock:
  *      from here on nothing of the network's reaches the connection;
- *   3. it cancels the I/O worker and waits for it;
+ *   3. a connection that is queued for an I/O worker waits for that worker to come by, which
+ *	queues the release worker again; work() and the pause after a lack of memory are
+ *	cancelled and waited for;
  *   4. it takes the connection off the server's list: the sweep cannot see it any more;
  *   5. it calls close(), closes the socket, frees the connection and counts it out.
- * Whoever can hold a pointer to a connection: its socket's callbacks (until 2), its I/O worker
- * (until 3), the sweep and the teardown of the server (until 4, under the list mutex).
+ * Whoever can hold a pointer to a connection: its socket's callbacks (until 2), the I/O worker
+ * and work() (until 3), the sweep and the teardown of the server (until 4, under the list mutex).
  *
  * LOCKS
  *   socket spinlock, no owner ("the pump's lock", ksrv_lock()):

@@ -67,6 +67,10 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 	sk->sk_error_report = conn->error_report;
 	write_unlock(&sk->sk_callback_lock);
 	sk->sk_allocation = conn->allocation;
+	conn->detached = true;
+	ksrv_count(conn->srv, KSRV_CLOSED, 1);
+	if (conn->end == KSRV_END_ERROR)
+		ksrv_count(conn->srv, KSRV_ERRORS, 1);
 }
 
 static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)
@@ -78,7 +82,7 @@ static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock
 	conn->srv = srv;
 	conn->sock = sock;
 	conn->flags = BIT(KSRV_C_OPENING);
-	INIT_DELAYED_WORK(&conn->io, ksrv_io_work);
+	INIT_DELAYED_WORK(&conn->later, ksrv_later_work);
 	INIT_WORK(&conn->release, release_work);
 	conn->stamp = jiffies;
 	conn->seen_una = tcp_sk(sock->sk)->snd_una;
@@ -175,15 +179,17 @@ static void release_work(struct work_struct *work)
 	struct ksrv_conn *conn = container_of(work, struct ksrv_conn, release);
 	struct ksrv_server *srv = conn->srv;
 	struct sock *sk = conn->sock->sk;
+	bool queued;
 
 	ksrv_lock(sk);
-	detach(conn, sk);
-	ksrv_count(srv, KSRV_CLOSED, 1);
-	if (conn->end == KSRV_END_ERROR)
-		ksrv_count(srv, KSRV_ERRORS, 1);
+	if (!conn->detached)
+		detach(conn, sk);
+	queued = conn->queued;
 	ksrv_unlock(sk);
+	if (queued)
+		return; /* the I/O worker will come by, and queue this again */
 
-	cancel_delayed_work_sync(&conn->io);
+	cancel_delayed_work_sync(&conn->later);
 
 	mutex_lock(&srv->conns_mutex);
 	list_del(&conn->node);

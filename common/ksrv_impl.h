@@ -8,6 +8,7 @@
 
 #include <linux/atomic.h>
 #include <linux/list.h>
+#include <linux/llist.h>
 #include <linux/mm_types_task.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
@@ -21,6 +22,8 @@
 
 /* Bytes that one run of the pump takes before it hands the rest to the worker. */
 #define KSRV_PUMP_BUDGET (256 * 1024)
+/* Connections that one run of an I/O worker pumps before it lets others run. */
+#define KSRV_IO_BUDGET 64
 /* Connections that one run of the accept worker takes before it lets others run. */
 #define KSRV_ACCEPT_BUDGET 64
 /* First and longest pause before another try where memory was short, in jiffies. */
@@ -49,14 +52,26 @@ enum ksrv_counter {
 };
 
 /**
- * struct ksrv_cpu - what each CPU has of its own; touched only with bottom halves off
- * @counts: this CPU's part of each counter
- * @frag: page that answers are copied into, lent to a socket for the time of a send. Were it
- *	the socket's own, each connection would keep up to 32 KiB until it is closed.
+ * struct ksrv_cpu - what each CPU has of its own
+ * @counts: this CPU's part of each counter; bottom halves off
+ * @frag: page that answers are copied into, lent to a socket for the time of a send; bottom
+ *	halves off. Were it the socket's own, each connection would keep up to 32 KiB until it
+ *	is closed.
+ * @srv: the server
+ * @io: I/O worker: pumps the connections of @ready
+ * @ready: connections for @io, as they came; many producers, @io is the one consumer
+ * @rest: what @io took from @ready and has not come to; its own
+ *
+ * One worker for all the connections that a CPU finds ready costs a fraction of what a work item
+ * for each would.
  */
 struct ksrv_cpu {
 	u64 counts[KSRV_COUNTERS];
 	struct page_frag frag;
+	struct ksrv_server *srv;
+	struct work_struct io;
+	struct llist_head ready;
+	struct llist_node *rest;
 };
 
 /**
@@ -68,7 +83,7 @@ struct ksrv_cpu {
  * @state_change: likewise
  * @cpu: per-CPU counters and pages
  * @cache: slab that connections come from
- * @io_wq: runs the accept worker, the I/O workers and the sweep
+ * @io_wq: runs the accept worker, the I/O workers, work() and the sweep
  * @release_wq: runs the release workers; apart, as those wait for I/O workers
  * @accept: accept worker; delayed after a failure that time may cure
  * @accept_pause: next such delay, jiffies; the accept worker's own
@@ -104,8 +119,12 @@ struct ksrv_server {
  * @node: in ksrv_server.conns
  * @flags: enum ksrv_conn_flag
  * @end: enum ksrv_end; written by whoever set KSRV_C_DYING
- * @io: I/O worker; delayed where memory was short
+ * @later: runs work(), and pumps again after a pause where memory was short
  * @release: release worker
+ * @ready: in a ksrv_cpu.ready or .rest while @queued
+ * @queued: (pump) an I/O worker is due; it clears this when it has the pump's lock, and from then
+ *	on does not touch the connection without it
+ * @detached: (pump) the callbacks are out: nothing starts the pump or queues the connection
  * @stamp: jiffies when a byte last moved; written in the pump and by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
  * @in_pump: (pump) the pump is running: write_space must not start it again
@@ -129,8 +148,11 @@ struct ksrv_conn {
 	struct list_head node;
 	unsigned long flags;
 	enum ksrv_end end;
-	struct delayed_work io;
+	struct delayed_work later;
 	struct work_struct release;
+	struct llist_node ready;
+	bool queued;
+	bool detached;
 	unsigned long stamp;
 	u32 seen_una;
 	bool in_pump;
@@ -190,6 +212,7 @@ void ksrv_lock(struct sock *sk);
 void ksrv_unlock(struct sock *sk);
 void ksrv_pump(struct ksrv_conn *conn, bool softirq);
 void ksrv_io_work(struct work_struct *work);
+void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);
 void ksrv_write_space(struct sock *sk);
 void ksrv_state_change(struct sock *sk);

@@ -48,9 +48,21 @@ void ksrv_unlock(struct sock *sk)
 	local_bh_enable();
 }
 
-static void queue_io(struct ksrv_conn *conn, unsigned long delay)
+/* Has an I/O worker pump. Whoever calls holds the pump's lock or owns the socket. */
+static void queue_io(struct ksrv_conn *conn)
 {
-	queue_delayed_work(conn->srv->io_wq, &conn->io, delay);
+	struct ksrv_cpu *cpu = raw_cpu_ptr(conn->srv->cpu);
+
+	if (conn->queued)
+		return;
+	conn->queued = true;
+	if (llist_add(&conn->ready, &cpu->ready))
+		queue_work(conn->srv->io_wq, &cpu->io);
+}
+
+static void queue_later(struct ksrv_conn *conn, unsigned long delay)
+{
+	queue_delayed_work(conn->srv->io_wq, &conn->later, delay);
 }
 
 /*
@@ -66,7 +78,7 @@ static void wait_for_room(struct ksrv_conn *conn)
 	if (tcp_rtx_and_write_queues_empty(sk)) {
 		conn->retry = min_t(unsigned long, max_t(unsigned long, 2 * conn->retry, KSRV_RETRY_MIN),
 				    KSRV_RETRY_MAX);
-		queue_io(conn, conn->retry);
+		queue_later(conn, conn->retry);
 	}
 }
 
@@ -288,19 +300,56 @@ out:
 	conn->in_pump = false;
 	if (unlikely(conn->deferred)) {
 		set_bit(KSRV_C_ASLEEP, &conn->flags);
-		queue_io(conn, 0);
+		queue_later(conn, 0);
 	} else if (unlikely(conn->budget_out)) {
-		queue_io(conn, 0);
+		queue_io(conn);
 	}
 }
 
+/* Pumps a connection that was queued. Without the lock it must not be touched any more. */
+static void pump_queued(struct ksrv_conn *conn)
+{
+	struct sock *sk = conn->sock->sk;
+
+	ksrv_lock(sk);
+	conn->queued = false;
+	if (likely(!conn->detached))
+		ksrv_pump(conn, false);
+	else
+		queue_work(conn->srv->release_wq, &conn->release); /* which waited for us */
+	ksrv_unlock(sk);
+}
+
 /**
- * ksrv_io_work() - the I/O worker: pumps where the receive path cannot, and runs work()
- * @work: ksrv_conn.io
+ * ksrv_io_work() - the I/O worker of a CPU: pumps what the receive path could not
+ * @work: ksrv_cpu.io
  */
 void ksrv_io_work(struct work_struct *work)
 {
-	struct ksrv_conn *conn = container_of(to_delayed_work(work), struct ksrv_conn, io);
+	struct ksrv_cpu *cpu = container_of(work, struct ksrv_cpu, io);
+	struct ksrv_conn *conn;
+	int budget;
+
+	for (budget = KSRV_IO_BUDGET; budget; budget--) {
+		if (!cpu->rest)
+			cpu->rest = llist_reverse_order(llist_del_all(&cpu->ready));
+		if (!cpu->rest)
+			return;
+		conn = llist_entry(cpu->rest, struct ksrv_conn, ready);
+		cpu->rest = cpu->rest->next;
+		pump_queued(conn);
+		cond_resched();
+	}
+	queue_work(cpu->srv->io_wq, &cpu->io);
+}
+
+/**
+ * ksrv_later_work() - runs work(), or pumps again where memory was short
+ * @work: ksrv_conn.later
+ */
+void ksrv_later_work(struct work_struct *work)
+{
+	struct ksrv_conn *conn = container_of(to_delayed_work(work), struct ksrv_conn, later);
 	struct sock *sk = conn->sock->sk;
 	bool slept = test_bit(KSRV_C_ASLEEP, &conn->flags);
 
@@ -335,7 +384,7 @@ void ksrv_data_ready(struct sock *sk)
 	    !tcp_sk(sk)->urg_data && !ksrv_hook_owned())
 		ksrv_pump(conn, true);
 	else
-		queue_io(conn, 0);
+		queue_io(conn);
 }
 
 /* tcp_sendmsg_locked() may call this inside the pump, which looks at the room itself. */
@@ -347,7 +396,7 @@ void ksrv_write_space(struct sock *sk)
 		return;
 	clear_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 	if (conn->blocked)
-		queue_io(conn, 0);
+		queue_io(conn);
 }
 
 /*

@@ -26,20 +26,38 @@ static void free_cpus(struct ksrv_server *srv)
 	free_percpu(srv->cpu);
 }
 
+static int init_cpus(struct ksrv_server *srv)
+{
+	struct ksrv_cpu *mine;
+	int cpu;
+
+	srv->cpu = alloc_percpu(struct ksrv_cpu);
+	if (!srv->cpu)
+		return -ENOMEM;
+	for_each_possible_cpu(cpu) {
+		mine = per_cpu_ptr(srv->cpu, cpu);
+		mine->srv = srv;
+		INIT_WORK(&mine->io, ksrv_io_work);
+		init_llist_head(&mine->ready);
+	}
+	return 0;
+}
+
 static int server_init(struct ksrv_server *srv)
 {
 	const char *name = srv->svc->name;
 	unsigned int io_flags = ksrv_uint(srv->svc->bench) ? COMPAT_WQ_PERCPU : WQ_UNBOUND;
-	int err = -ENOMEM;
+	int err;
 
 	mutex_init(&srv->conns_mutex);
 	INIT_LIST_HEAD(&srv->conns);
 	init_waitqueue_head(&srv->idle);
 	INIT_DELAYED_WORK(&srv->sweep, ksrv_sweep_work);
 
-	srv->cpu = alloc_percpu(struct ksrv_cpu);
-	if (!srv->cpu)
-		return -ENOMEM;
+	err = init_cpus(srv);
+	if (err)
+		return err;
+	err = -ENOMEM;
 	srv->cache = kmem_cache_create(name, sizeof(struct ksrv_conn) + srv->svc->ops->conn_size,
 				       0, 0, NULL);
 	if (!srv->cache)

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -50,22 +51,26 @@ struct worker {
 	unsigned int connecting;
 	unsigned int next;	/* next connection to connect */
 	unsigned int connect_max;
-	bool gave_up;
 	uint64_t made;		/* connections made, for the choice of sources */
 	int epoll_fd;
 	char *buf;
-	_Atomic uint64_t bytes;
+	_Atomic uint64_t moved;	/* bytes that came back, and connections made */
 	_Atomic uint64_t messages;
+	uint64_t bytes;
 	struct load_result r;
 };
 
 struct run {
 	const struct load_options *opt;
 	char *stream;		/* PERIOD bytes, repeated so that any message lies in one piece */
-	pthread_barrier_t connected;
 	pthread_barrier_t go;
 	_Atomic bool stop;	/* begin no further message */
+	_Atomic bool give_up;	/* nothing has moved for too long */
+	_Atomic unsigned int connecting;	/* workers that have not made their connections */
 	_Atomic unsigned int running;
+	int wake_fd;		/* readable when the workers are to look at @give_up */
+	pthread_mutex_t lock;	/* for the condition alone */
+	pthread_cond_t changed;	/* @connecting or @running became 0 */
 	uint64_t ended;		/* ns, and the CPU time since the start: the last worker's to set */
 	struct cpustat cpu;
 	struct worker *workers;
@@ -151,6 +156,7 @@ static void on_connected(struct worker *w, struct conn *c)
 	const struct load_options *opt = w->run->opt;
 
 	w->connecting--;
+	atomic_store_explicit(&w->moved, w->moved + 1, memory_order_relaxed);
 	c->state = OPEN;
 	if (!opt->lean)
 		hist_add(&w->r.connect, now_ns() - c->connect_began);
@@ -251,7 +257,8 @@ static void on_readable(struct worker *w, struct conn *c)
 		return;
 	}
 	c->received += n;
-	atomic_store_explicit(&w->bytes, w->bytes + n, memory_order_relaxed);
+	w->bytes += n;
+	atomic_store_explicit(&w->moved, w->moved + n, memory_order_relaxed);
 	if (c->received == c->message_end)
 		message_done(w, c);
 }
@@ -268,29 +275,37 @@ static void on_event(struct worker *w, struct conn *c, uint32_t events)
 		on_readable(w, c);
 }
 
-/* Works until every connection is where it should be, or nothing has moved for too long. */
+/* Works until every connection is where it should be, or the run is given up. */
 static void work_off(struct worker *w)
 {
-	uint64_t limit = w->run->opt->stall * 1000000000ull, idle_since = 0;
 	struct epoll_event events[EVENTS];
 	int n, i;
 
-	while (w->left && !w->gave_up) {
+	while (w->left && !w->run->give_up) {
 		while (w->next < w->n_conns && w->connecting < w->connect_max)
 			start_connect(w, &w->conns[w->next++]);
 		if (!w->left)
 			break;
-		n = epoll_wait(w->epoll_fd, events, EVENTS, 1000);
+		/* No time-out here: arming a timer for every wait would be the client's cost. */
+		n = epoll_wait(w->epoll_fd, events, EVENTS, -1);
 		for (i = 0; i < n; i++)
-			on_event(w, events[i].data.ptr, events[i].events);
-		if (n > 0)
-			idle_since = 0;
-		else if (!idle_since)
-			idle_since = now_ns();
-		else if (now_ns() - idle_since > limit)
-			w->gave_up = true;
+			if (events[i].data.ptr)
+				on_event(w, events[i].data.ptr, events[i].events);
 	}
 	w->r.unfinished += w->left;
+}
+
+static void wake(struct run *run)
+{
+	pthread_mutex_lock(&run->lock);
+	pthread_cond_broadcast(&run->changed);
+	pthread_mutex_unlock(&run->lock);
+}
+
+static void count_down(struct run *run, _Atomic unsigned int *counter)
+{
+	if (atomic_fetch_sub(counter, 1) == 1)
+		wake(run);
 }
 
 static void *worker_main(void *arg)
@@ -303,7 +318,7 @@ static void *worker_main(void *arg)
 	w->left = w->n_conns;
 	if (opt->mode == LOAD_STEADY)
 		work_off(w);
-	pthread_barrier_wait(&run->connected);
+	count_down(run, &run->connecting);
 	pthread_barrier_wait(&run->go);
 	if (opt->mode == LOAD_STEADY) {
 		w->left = 0;
@@ -317,6 +332,7 @@ static void *worker_main(void *arg)
 	if (atomic_fetch_sub(&run->running, 1) == 1) {
 		run->ended = now_ns();
 		run->cpu = cpustat_since(&run->cpu);
+		wake(run);
 	}
 	return NULL;
 }
@@ -343,6 +359,7 @@ static char *make_stream(size_t size)
 static void start_workers(struct run *run)
 {
 	const struct load_options *opt = run->opt;
+	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
 	unsigned int i, k, limit;
 	struct worker *w;
 
@@ -359,6 +376,7 @@ static void start_workers(struct run *run)
 		w->buf = malloc(READ_SIZE + 1);
 		w->connect_max = limit / opt->threads ?: 1;
 		w->epoll_fd = epoll_create1(0);
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, run->wake_fd, &ev);
 		if (!w->conns || !w->buf || w->epoll_fd < 0)
 			die("out of memory or files");
 		for (k = 0; k < w->n_conns; k++) {
@@ -376,34 +394,61 @@ static uint64_t total(struct run *run, bool messages)
 	unsigned int i;
 
 	for (i = 0; i < run->opt->threads; i++)
-		sum += messages ? run->workers[i].messages : run->workers[i].bytes;
+		sum += messages ? run->workers[i].messages : run->workers[i].moved;
 	return sum;
 }
 
-/* Ends the run in time and shows progress. Sleeps otherwise, so as not to cost what is measured. */
-static void supervise(struct run *run, uint64_t began)
+/*
+ * Waits for the workers to count @counter down, until @end at the latest. Meanwhile shows
+ * progress, and has the workers give up when nothing moves any more. Wakes up once a second, or
+ * ten times where somebody looks on: what it does itself is part of what is measured.
+ */
+static void supervise(struct run *run, _Atomic unsigned int *counter, uint64_t end)
 {
 	const struct load_options *opt = run->opt;
-	uint64_t now, end = opt->messages ? UINT64_MAX : began + (uint64_t)(opt->seconds * 1e9);
-	uint64_t left;
+	uint64_t now, next, moved = 0, moved_at = now_ns(), began = moved_at;
+	struct timespec until;
 
-	while (run->running) {
+	while (*counter) {
 		now = now_ns();
-		if (now >= end) {
-			run->stop = true;
+		if (now >= end)
 			return;
+		if (total(run, false) != moved) {
+			moved = total(run, false);
+			moved_at = now;
+		} else if (now - moved_at > opt->stall * 1000000000ull && !run->give_up) {
+			run->give_up = true;
+			eventfd_write(run->wake_fd, 1);
 		}
-		left = end - now;
-		if (opt->progress) {
-			fprintf(stderr, "\r%5.1f s  %llu messages  %.1f MB ", (now - began) / 1e9,
-				(unsigned long long)total(run, true), total(run, false) / 1e6);
-			if (left > 100000000)
-				left = 100000000;
-		} else if (opt->messages) {
-			return;
-		}
-		nanosleep(&(struct timespec){ left / 1000000000, left % 1000000000 }, NULL);
+		if (opt->progress)
+			fprintf(stderr, "\r%5.1f s  %llu messages ", (now - began) / 1e9,
+				(unsigned long long)total(run, true));
+		next = now + (opt->progress ? 100000000 : 1000000000);
+		if (next > end)
+			next = end;
+		until = (struct timespec){ next / 1000000000, next % 1000000000 };
+		pthread_mutex_lock(&run->lock);
+		if (*counter)
+			pthread_cond_timedwait(&run->changed, &run->lock, &until);
+		pthread_mutex_unlock(&run->lock);
 	}
+}
+
+static void run_init(struct run *run, const struct load_options *opt)
+{
+	pthread_condattr_t attr;
+
+	run->opt = opt;
+	run->connecting = run->running = opt->threads;
+	run->stream = make_stream(opt->size);
+	run->wake_fd = eventfd(0, EFD_NONBLOCK);
+	if (run->wake_fd < 0)
+		die("eventfd: %s", strerror(errno));
+	pthread_mutex_init(&run->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&run->changed, &attr);
+	pthread_barrier_init(&run->go, NULL, opt->threads + 1);
 }
 
 static void merge(struct run *run, struct load_result *r)
@@ -442,20 +487,21 @@ static void hold_open(void)
 
 void load_run(const struct load_options *opt, struct load_result *result)
 {
-	struct run run = { .opt = opt, .running = opt->threads };
-	uint64_t began;
+	struct run run = { 0 };
+	uint64_t began, end;
 	unsigned int i;
 
 	memset(result, 0, sizeof(*result));
-	run.stream = make_stream(opt->size);
-	pthread_barrier_init(&run.connected, NULL, opt->threads + 1);
-	pthread_barrier_init(&run.go, NULL, opt->threads + 1);
+	run_init(&run, opt);
 	start_workers(&run);
-	pthread_barrier_wait(&run.connected);
+	supervise(&run, &run.connecting, UINT64_MAX);
 	run.cpu = cpustat_read();
 	began = now_ns();
+	end = opt->messages ? UINT64_MAX : began + (uint64_t)(opt->seconds * 1e9);
 	pthread_barrier_wait(&run.go);
-	supervise(&run, began);
+	supervise(&run, &run.running, end);
+	run.stop = true;
+	supervise(&run, &run.running, UINT64_MAX);
 	for (i = 0; i < opt->threads; i++)
 		pthread_join(run.workers[i].thread, NULL);
 	if (opt->progress)
