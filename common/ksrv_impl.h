@@ -22,8 +22,12 @@
 
 /* Bytes that one run of the pump takes before it hands the rest to the worker. */
 #define KSRV_PUMP_BUDGET (256 * 1024)
-/* Connections that one run of an I/O worker pumps before it lets others run. */
+/*
+ * What one run of an I/O worker does before it lets others run: connections pumped, where every
+ * KSRV_IO_COST bytes that move count as a further one.
+ */
 #define KSRV_IO_BUDGET 64
+#define KSRV_IO_COST 16384
 /* Connections that one run of the accept worker takes before it lets others run. */
 #define KSRV_ACCEPT_BUDGET 64
 /* First and longest pause before another try where memory was short, in jiffies. */
@@ -210,7 +214,7 @@ static inline void ksrv_count_bh(struct ksrv_server *srv, enum ksrv_counter what
 /* ksrv_pump.c */
 void ksrv_lock(struct sock *sk);
 void ksrv_unlock(struct sock *sk);
-void ksrv_pump(struct ksrv_conn *conn, bool softirq);
+size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
 void ksrv_io_work(struct work_struct *work);
 void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);

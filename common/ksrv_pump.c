@@ -25,7 +25,6 @@
  */
 void ksrv_lock(struct sock *sk)
 {
-	might_sleep();
 	for (;;) {
 		local_bh_disable();
 		bh_lock_sock(sk);
@@ -167,19 +166,34 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len)
 	in->len -= len;
 }
 
-int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
+/* Many pieces. Apart, as the kernel zeroes such an array at every call. */
+static noinline int send_input_pieces(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
 {
 	struct kvec piece[MAX_SKB_FRAGS + 1];
-	struct ksrv_input rest = { .skb = in->skb, .off = in->off, .len = min(len, in->len) };
-	size_t n, total = 0;
+	size_t total = 0;
+	unsigned int n = 0;
+
+	while (total < len && n < ARRAY_SIZE(piece)) {
+		piece[n].iov_base = (void *)skb_piece(in->skb, in->off + total, &piece[n].iov_len);
+		piece[n].iov_len = min(piece[n].iov_len, len - total);
+		total += piece[n++].iov_len;
+	}
+	return send_pieces(conn, piece, n, total, false);
+}
+
+int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
+{
+	struct kvec piece;
 	int sent;
 
-	for (n = 0; n < ARRAY_SIZE(piece) && rest.len; n++) {
-		piece[n].iov_base = (void *)ksrv_input_peek(&rest, &piece[n].iov_len);
-		total += piece[n].iov_len;
-		ksrv_input_skip(&rest, piece[n].iov_len);
+	len = min(len, in->len);
+	piece.iov_base = (void *)ksrv_input_peek(in, &piece.iov_len);
+	if (likely(piece.iov_len >= len)) {
+		piece.iov_len = len;
+		sent = send_pieces(conn, &piece, 1, len, false);
+	} else {
+		sent = send_input_pieces(conn, in, len);
 	}
-	sent = send_pieces(conn, piece, n, total, false);
 	if (sent > 0)
 		ksrv_input_skip(in, sent);
 	return sent;
@@ -261,8 +275,10 @@ static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
  * @softirq: called from the receive path, for the statistics
  *
  * The pump's lock is held. Never sleeps, never frees.
+ *
+ * Return: bytes of input that were taken.
  */
-void ksrv_pump(struct ksrv_conn *conn, bool softirq)
+size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 {
 	struct ksrv_server *srv = conn->srv;
 	struct sock *sk = conn->sock->sk;
@@ -270,10 +286,10 @@ void ksrv_pump(struct ksrv_conn *conn, bool softirq)
 
 	lockdep_assert_held(&sk->sk_lock.slock);
 	if (conn->flags)
-		return;
+		return 0;
 	if (unlikely(conn->blocked)) {
 		if (!sk_stream_memory_free(sk))
-			return;
+			return 0;
 		conn->blocked = false;
 	}
 	conn->in_pump = true;
@@ -304,43 +320,58 @@ out:
 	} else if (unlikely(conn->budget_out)) {
 		queue_io(conn);
 	}
+	return desc.written;
 }
 
-/* Pumps a connection that was queued. Without the lock it must not be touched any more. */
-static void pump_queued(struct ksrv_conn *conn)
+/*
+ * Pumps a connection that was queued. Bottom halves are off before and after. Without the lock
+ * the connection must not be touched any more.
+ */
+static size_t pump_queued(struct ksrv_conn *conn)
 {
 	struct sock *sk = conn->sock->sk;
+	size_t moved = 0;
 
-	ksrv_lock(sk);
+	bh_lock_sock(sk);
+	if (unlikely(sock_owned_by_user(sk))) {
+		bh_unlock_sock(sk);
+		local_bh_enable();
+		ksrv_lock(sk);
+	}
 	conn->queued = false;
 	if (likely(!conn->detached))
-		ksrv_pump(conn, false);
+		moved = ksrv_pump(conn, false);
 	else
 		queue_work(conn->srv->release_wq, &conn->release); /* which waited for us */
-	ksrv_unlock(sk);
+	bh_unlock_sock(sk);
+	return moved;
 }
 
 /**
  * ksrv_io_work() - the I/O worker of a CPU: pumps what the receive path could not
  * @work: ksrv_cpu.io
+ *
+ * With bottom halves off throughout, the answers of all go out together when they are on again.
  */
 void ksrv_io_work(struct work_struct *work)
 {
 	struct ksrv_cpu *cpu = container_of(work, struct ksrv_cpu, io);
+	int budget = KSRV_IO_BUDGET;
 	struct ksrv_conn *conn;
-	int budget;
 
-	for (budget = KSRV_IO_BUDGET; budget; budget--) {
+	local_bh_disable();
+	while (budget > 0) {
 		if (!cpu->rest)
 			cpu->rest = llist_reverse_order(llist_del_all(&cpu->ready));
 		if (!cpu->rest)
-			return;
+			break;
 		conn = llist_entry(cpu->rest, struct ksrv_conn, ready);
 		cpu->rest = cpu->rest->next;
-		pump_queued(conn);
-		cond_resched();
+		budget -= 1 + pump_queued(conn) / KSRV_IO_COST;
 	}
-	queue_work(cpu->srv->io_wq, &cpu->io);
+	local_bh_enable();
+	if (budget <= 0)
+		queue_work(cpu->srv->io_wq, &cpu->io);
 }
 
 /**
