@@ -227,7 +227,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 		ksrv_conn_end(conn, KSRV_END_ERROR);
 		return 0;
 	}
-	if (unlikely(taken < len && (conn->blocked || conn->deferred)))
+	if (unlikely(conn->blocked || conn->deferred))
 		conn->unfinished = true;
 	desc->count -= min_t(size_t, taken, desc->count);
 	desc->written += taken;

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Fixtures of the tests in the VM."""
+
+import pytest
+from lib import KO_DIR, KernelLog, Server, insmod, loaded, rmmod
+
+# How a server can come to its data: see docs/architecture.md. "owned" is a build with test hooks,
+# in which every third data_ready sees the socket owned by a process.
+MODES = {
+    "fast": ("", {}),
+    "worker": ("", {"fastpath": 0}),
+    "owned": ("hooks", {"hook_owned": 3}),
+}
+
+
+class Loader:
+    """Loads modules in the mode under test, and unloads them after the test."""
+
+    def __init__(self, mode):
+        self.mode = mode
+        self.folder, self.params = MODES[mode]
+        self.names = []
+
+    def __call__(self, name="kecho", netns=None, hooks=False, **params):
+        folder = "hooks" if hooks else self.folder
+        self.names.append(name)
+        insmod(KO_DIR / folder / f"{name}.ko", netns=netns, **{**self.params, **params})
+        return Server(name, netns)
+
+    def unload(self):
+        for name in self.names:
+            if loaded(name):
+                rmmod(name)
+
+
+@pytest.fixture(params=MODES)
+def mode(request):
+    return request.param
+
+
+@pytest.fixture
+def load(mode):
+    loader = Loader(mode)
+    yield loader
+    loader.unload()
+
+
+@pytest.fixture
+def kecho(load):
+    return load("kecho")
+
+
+@pytest.fixture
+def klog():
+    with KernelLog() as log:
+        yield log

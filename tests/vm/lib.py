@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""What the tests in the VM share: modules, their statistics, the kernel's log, namespaces."""
+
+import contextlib
+import errno
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+KO_DIR = Path(os.environ.get("KO_DIR", "/nonexistent"))
+TOP = Path(__file__).resolve().parents[2]
+BENCH = TOP / "userspace" / "bench"
+PORT = 12345
+
+
+def sh(*args, check=True, netns=None, **kw):
+    """Runs a command, without a shell; its output is text."""
+    if netns:
+        args = ("ip", "netns", "exec", netns, *args)
+    return subprocess.run([str(a) for a in args], check=check, text=True, capture_output=True, **kw)
+
+
+class LoadError(Exception):
+    """insmod failed; errno tells how."""
+
+    def __init__(self, text):
+        super().__init__(text)
+        said = text.strip().rsplit(": ", 1)[-1]
+        self.errno = next((n for n in errno.errorcode if os.strerror(n) == said), None)
+
+
+def insmod(path, netns=None, **params):
+    args = [f"{k}={v}" for k, v in params.items()]
+    done = sh("insmod", path, *args, check=False, netns=netns)
+    if done.returncode:
+        raise LoadError(done.stderr)
+
+
+def rmmod(name, check=True):
+    return sh("rmmod", name, check=check)
+
+
+def loaded(name):
+    return Path("/sys/module", name).exists()
+
+
+class KernelLog:
+    """The kernel's log lines from the time this is made."""
+
+    def __init__(self):
+        self.fd = os.open("/dev/kmsg", os.O_RDONLY | os.O_NONBLOCK)
+        os.lseek(self.fd, 0, os.SEEK_END)
+
+    def lines(self):
+        found = []
+        while True:
+            try:
+                found.append(os.read(self.fd, 8192).decode("utf-8", "replace").split(";", 1)[1])
+            except BlockingIOError:
+                return found
+            except BrokenPipeError:  # overwritten before it was read
+                continue
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        os.close(self.fd)
+
+
+class Server:
+    """A loaded module that serves TCP."""
+
+    def __init__(self, name, netns=None):
+        self.name = name
+        self.netns = netns
+
+    def stats(self):
+        text = sh("cat", f"/proc/net/stat/{self.name}", netns=self.netns).stdout
+        pairs = [line.split() for line in text.splitlines()]
+        assert pairs[0] == ["version", "1"], text
+        return {name: int(value) for name, value in pairs}
+
+    def stat(self, name):
+        return self.stats()[name]
+
+    def wait(self, name, value, seconds=10):
+        """Waits for a counter to have a value; the last seen goes into the failure."""
+        end = time.monotonic() + seconds
+        while True:
+            seen = self.stat(name)
+            if seen == value:
+                return
+            assert time.monotonic() < end, f"{name} is {seen}, not {value}: {self.stats()}"
+            time.sleep(0.02)
+
+    def set(self, param, value):
+        Path("/sys/module", self.name, "parameters", param).write_text(f"{value}\n")
+
+    def get(self, param):
+        return Path("/sys/module", self.name, "parameters", param).read_text().strip()
+
+
+def connect(host="127.0.0.1", port=PORT, timeout=20, **kw):
+    return socket.create_connection((host, port), timeout=timeout, **kw)
+
+
+def receive(sock, n):
+    """Exactly n bytes."""
+    parts = []
+    while n:
+        part = sock.recv(min(n, 1 << 20))
+        assert part, f"closed with {n} bytes to come"
+        parts.append(part)
+        n -= len(part)
+    return b"".join(parts)
+
+
+def receive_all(sock):
+    """Everything up to the peer's FIN."""
+    parts = []
+    while part := sock.recv(1 << 20):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def bench(*args, check=True, netns=None, **kw):
+    return sh(BENCH, *args, check=check, netns=netns, **kw)
+
+
+@contextlib.contextmanager
+def network_namespace(name):
+    sh("ip", "netns", "add", name)
+    sh("ip", "link", "set", "lo", "up", netns=name)
+    try:
+        yield name
+    finally:
+        sh("ip", "netns", "del", name, check=False)
+
+
+@contextlib.contextmanager
+def sysctl(**values):
+    """Sets /proc/sys/net values, names with "." as "__", and puts the old ones back."""
+    old = {}
+    for name, value in values.items():
+        path = Path("/proc/sys/net", *name.split("__"))
+        old[path] = path.read_text()
+        path.write_text(str(value))
+    try:
+        yield
+    finally:
+        for path, value in old.items():
+            path.write_text(value)
+
+
+def slabs():
+    """Active objects by slab cache."""
+    active = {}
+    for line in Path("/proc/slabinfo").read_text().splitlines()[2:]:
+        fields = line.split()
+        active[fields[0]] = int(fields[1])
+    return active
+
+
+def meminfo(name):
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1]) * 1024
+    raise KeyError(name)
+
+
+def sockstat(name, netns=None):
+    """A figure of the TCP line of /proc/net/sockstat."""
+    text = sh("cat", "/proc/net/sockstat", netns=netns).stdout
+    words = next(line for line in text.splitlines() if line.startswith("TCP:")).split()
+    return int(words[words.index(name) + 1])

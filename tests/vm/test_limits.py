@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that limits hold, apply live, and that memory per connection is bounded."""
+
+import errno
+import os
+import random
+import re
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from lib import PORT, bench, connect, receive, receive_all, sh
+
+
+def alive(sock):
+    sock.sendall(b"?")
+    return receive(sock, 1) == b"?"
+
+
+def closed_by_reset(sock):
+    try:
+        sock.settimeout(5)
+        sock.sendall(b"?")
+        return sock.recv(1) == b""
+    except (ConnectionResetError, BrokenPipeError):
+        return True
+
+
+def test_max_conns(load):
+    """One client more than allowed is reset at once and counted; a place that frees is given."""
+    kecho = load("kecho", max_conns=3)
+    socks = [connect() for _ in range(3)]
+    assert all(alive(s) for s in socks)
+    assert closed_by_reset(connect())
+    kecho.wait("rejected", 1)
+    assert kecho.stat("active") == 3
+    socks.pop().close()
+    kecho.wait("active", 2)
+    socks.append(connect())
+    assert alive(socks[-1])
+
+
+def test_max_conns_live(load):
+    kecho = load("kecho", max_conns=1)
+    first = connect()
+    assert alive(first)
+    assert closed_by_reset(connect())
+    kecho.set("max_conns", 2)
+    second = connect()
+    assert alive(second)
+    kecho.set("max_conns", 1)
+    assert alive(first) and alive(second)  # those there stay
+    assert closed_by_reset(connect())
+    assert kecho.stat("rejected") == 2
+
+
+def test_idle_timeout(load):
+    """Without a byte for so long a connection is reset, not before, and counted; a busy one stays."""
+    kecho = load("kecho", idle_timeout=3)
+    idle, busy = connect(), connect()
+    began = time.monotonic()
+    while kecho.stat("timeouts") == 0:
+        assert alive(busy)
+        time.sleep(0.1)
+        assert time.monotonic() - began < 10
+    took = time.monotonic() - began
+    assert 2.9 <= took <= 6, took
+    assert closed_by_reset(idle)
+    assert alive(busy)
+    stats = kecho.stats()
+    assert stats["timeouts"] == 1 and stats["active"] == 1 and stats["errors"] == 0, stats
+
+
+def test_idle_timeout_live(load):
+    """The default is an hour; 1 ends the idle soon, 0 never."""
+    kecho = load("kecho")
+    assert kecho.get("idle_timeout") == "3600"
+    s = connect()
+    time.sleep(2.5)
+    assert alive(s)
+    kecho.set("idle_timeout", 0)
+    time.sleep(2.5)
+    assert alive(s)
+    kecho.set("idle_timeout", 1)
+    kecho.wait("timeouts", 1, seconds=6)
+    assert closed_by_reset(s)
+
+
+def test_slow_reader_is_not_idle(load):
+    """A client that takes a little now and then moves bytes, if none come from it."""
+    kecho = load("kecho", idle_timeout=2)
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        s.settimeout(20)
+        s.connect(("127.0.0.1", PORT))
+        s.setblocking(False)
+        sent = 0
+        try:
+            while True:
+                sent += s.send(b"s" * 65536)
+        except BlockingIOError:
+            pass
+        s.settimeout(20)
+        for _ in range(20):
+            receive(s, 16384)
+            time.sleep(0.3)
+        assert kecho.stat("timeouts") == 0
+        assert kecho.stat("active") == 1
+
+
+def test_fastpath_live(load, mode):
+    """fastpath changes under traffic: no byte is lost, and the counter shows who served."""
+    kecho = load("kecho")
+    data = random.Random(5).randbytes(1 << 20)
+    with connect() as s:
+        thread = threading.Thread(target=lambda: [s.sendall(data), s.shutdown(socket.SHUT_WR)])
+        thread.start()
+        for n in range(40):
+            kecho.set("fastpath", n % 2)
+            time.sleep(0.01)
+        assert receive_all(s) == data
+        thread.join()
+    kecho.set("fastpath", 0)
+    before = kecho.stat("fastpath_bytes")
+    bench("-c", 5, "-n", 20)
+    assert kecho.stat("fastpath_bytes") == before
+    kecho.set("fastpath", 1)
+    bench("-c", 5, "-n", 20)
+    assert kecho.stat("fastpath_bytes") > before
+
+
+@pytest.mark.parametrize("name,value", [
+    ("fastpath", "2"), ("fastpath", "x"), ("max_conns", "0"), ("max_conns", "16777217"),
+    ("idle_timeout", "-1"), ("idle_timeout", "31536001"), ("idle_timeout", ""),
+])
+def test_bad_value_while_loaded(kecho, klog, name, value):
+    """A bad value is refused with EINVAL, named in the log, and the old one stays."""
+    old = kecho.get(name)
+    with pytest.raises(OSError) as failed:
+        kecho.set(name, value)
+    assert failed.value.errno == errno.EINVAL
+    assert kecho.get(name) == old
+    said = klog.lines()
+    assert len(said) == 1 and f"{name}={value}" in said[0], said
+
+
+@pytest.mark.parametrize("name", ["port", "addr", "backlog", "bench"])
+def test_fixed_parameters_are_read_only(kecho, name):
+    mode = Path("/sys/module/kecho/parameters", name).stat().st_mode & 0o777
+    assert mode == 0o444
+
+
+def server_memory(port):
+    """Bytes of buffers of the server's sockets, by ss: receive, send and what is queued."""
+    total = 0
+    for line in sh("ss", "-Htnm", "sport", "=", f":{port}").stdout.splitlines():
+        match = re.search(r"skmem:\(r(\d+),rb\d+,t(\d+),tb\d+,f(\d+),w(\d+)", line)
+        if match:
+            total += sum(int(n) for n in match.groups())
+    return total
+
+
+def test_slow_reader_against_fast_writer(kecho):
+    """A client that writes as fast as it can and reads nothing, then slowly: memory stays bounded.
+
+    The bound is what TCP allows one socket, tcp_rmem[2] and tcp_wmem[2], and a quarter more for
+    a segment past the mark; the fastest sample of ten a second counts.
+    """
+    rmem = int(Path("/proc/sys/net/ipv4/tcp_rmem").read_text().split()[2])
+    wmem = int(Path("/proc/sys/net/ipv4/tcp_wmem").read_text().split()[2])
+    stop = threading.Event()
+    samples = []
+
+    def sample():
+        while not stop.is_set():
+            samples.append(server_memory(PORT))
+            time.sleep(0.1)
+
+    sampler = threading.Thread(target=sample)
+    sampler.start()
+    total = 64 << 20
+    block = random.Random(7).randbytes(1 << 16)
+    sent = 0
+    try:
+        with connect() as s:
+            s.setblocking(False)
+            end = time.monotonic() + 4
+            while time.monotonic() < end and sent < total:
+                try:
+                    sent += s.send(block[sent % 65536:])
+                except BlockingIOError:
+                    time.sleep(0.05)
+            assert sent < total, "the server took 64 MiB that nobody reads"
+            s.settimeout(60)
+            got = 0
+            for _ in range(20):  # slowly
+                part = s.recv(20000)
+                assert part == (block * 2)[got % 65536:][: len(part)]
+                got += len(part)
+                time.sleep(0.1)
+            s.shutdown(socket.SHUT_WR)
+            while got < sent:
+                part = s.recv(32768)
+                assert part and part == (block * 2)[got % 65536:][: len(part)]
+                got += len(part)
+            assert s.recv(1) == b""
+    finally:
+        stop.set()
+        sampler.join()
+    assert len(samples) > 30
+    assert 0 < max(samples) <= 1.25 * (rmem + wmem), max(samples)
+    kecho.wait("active", 0)
+
+
+def test_many_slow_readers(kecho):
+    """200 clients that fill every buffer on the way and leave: all memory comes back."""
+    socks = []
+    for _ in range(200):
+        s = connect()
+        s.setblocking(False)
+        try:
+            for _ in range(40):
+                s.send(b"f" * 65536)
+        except BlockingIOError:
+            pass
+        socks.append(s)
+    assert kecho.stat("active") == 200
+    for s in socks:
+        s.close()
+    kecho.wait("active", 0, seconds=30)
+    assert server_memory(PORT) == 0
+
+
+def test_257_idle_clients(kecho):
+    """Idle clients occupy no worker: the 601st is served at once, and rmmod is not held up."""
+    idle = [connect() for _ in range(600)]
+    with connect() as s:
+        assert alive(s)
+    assert len(idle) == 600
+    began = time.monotonic()
+    sh("rmmod", "kecho")
+    assert time.monotonic() - began < 1
+
+
+def test_accept_failures_do_not_spin(load, klog):
+    """Every accept fails for want of memory: a few tries a second, counted, nothing logged."""
+    kecho = load("kecho", hooks=True, hook_accept_fails=1)
+    s = connect()
+    time.sleep(3)
+    tries = kecho.stat("errors")
+    assert 3 <= tries <= 40, tries
+    assert klog.lines()[1:] == []  # the first is the load message
+    kecho.set("hook_accept_fails", 0)
+    assert alive(s)
+
+
+def test_listener_killed_from_outside(kecho, klog):
+    """'ss -K' on the listener: one log line, clients there go on, no worker spins, reload works."""
+    with connect() as s:
+        assert alive(s)
+        sh("ss", "-K", "state", "listening", "sport", "=", f":{PORT}")
+        time.sleep(1)
+        said = [line for line in klog.lines() if "closed from outside" in line]
+        assert len(said) == 1
+        busy = cpu_seconds()
+        time.sleep(1)
+        assert cpu_seconds() - busy < 0.3
+        assert alive(s)
+        with pytest.raises(ConnectionRefusedError):
+            connect()
+    kecho.wait("active", 0)
+
+
+def cpu_seconds():
+    """System and softirq time of the machine so far."""
+    fields = open("/proc/stat", encoding="ascii").readline().split()
+    return (int(fields[3]) + int(fields[7])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_connections_are_freed_when_they_end(kecho):
+    """Not at rmmod: after 2,000 connections the module holds none of them."""
+    bench("-c", 100, "-n", 20, "--reconnect")
+    kecho.wait("active", 0)
+    assert kecho.stat("closed") == 2000
+    left = sh("ss", "-Htan", "state", "connected", "exclude", "time-wait", "sport", "=",
+              f":{PORT}").stdout
+    assert left == ""

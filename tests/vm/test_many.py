@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that many clients are served, that nothing accumulates, and what an idle one costs."""
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from lib import BENCH, TOP, bench, connect, meminfo, network_namespace, receive, rmmod, sh, slabs, \
+    sockstat, sysctl
+
+pytestmark = pytest.mark.boot(mib=3072)
+
+
+def threads():
+    """Threads of the kernel's and everybody's."""
+    return sum(1 for _ in Path("/proc").glob("[0-9]*/task/[0-9]*"))
+
+
+@pytest.mark.parametrize("bench_param", [0, 1])
+def test_5000_connections(load, bench_param):
+    """Far more than any workqueue has workers; every one gets its answers, and no thread is made."""
+    kecho = load("kecho", bench=bench_param)
+    before = threads()
+    with subprocess.Popen([BENCH, "-c", "5000", "-n", "3", "--hold", "--json"], text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert "holding" in client.stderr.readline()
+        assert kecho.stat("active") == 5000
+        assert threads() - before < 20
+        client.send_signal(signal.SIGTERM)
+        result = json.loads(client.communicate()[0])
+    assert result["messages"] == 15000
+    assert client.returncode == 0
+    kecho.wait("active", 0, seconds=30)
+    assert kecho.stat("accepted") == 5000
+
+
+def test_30000_connections(load):
+    """More than one source address has ports for: they come from several of 127.0.0.0/8."""
+    kecho = load("kecho", backlog=1024)
+    result = json.loads(bench("-c", 30000, "-n", 1, "--json", "--timeout", 120).stdout)
+    assert result["messages"] == 30000
+    kecho.wait("active", 0, seconds=60)
+    assert kecho.stat("accepted") == 30000
+
+
+def test_200000_connections_leave_nothing(load):
+    """200,000 connect, echo, close: the slabs that sockets live in are as before."""
+    kecho = load("kecho", backlog=1024)
+    watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
+               "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",
+               "kmalloc-256", "kmalloc-512", "kmalloc-1k", "kmalloc-2k"]
+    with sysctl(ipv4__tcp_max_tw_buckets=64):
+        bench("-c", 50, "-n", 200, "--reconnect")  # fills the per-CPU caches
+        kecho.wait("active", 0)
+        before = settled(watched)
+        bench("-c", 50, "-n", 4000, "--reconnect", "--lean")
+        kecho.wait("active", 0)
+        after = settled(watched)
+    stats = kecho.stats()
+    assert stats["accepted"] == stats["closed"] == 210000
+    assert stats["bytes_out"] == 210000 * 64
+    assert stats["errors"] == 0
+    grown = {n: (before[n], after[n]) for n in before if after[n] > 1.2 * before[n] + 400}
+    assert not grown, grown
+
+
+def settled(names):
+    """Active objects when RCU has freed what it holds."""
+    time.sleep(1)
+    now = slabs()
+    return {n: now[n] for n in names if n in now}
+
+
+def memory_per_connection(command, port):
+    """Bytes of the machine's memory that each of 10,000 connections costs which echoed once."""
+    count = 10000
+    server = subprocess.Popen(command) if command else None
+    try:
+        time.sleep(1)
+        bench("-c", 100, "-n", 10, "127.0.0.1", port)
+        sh("sh", "-c", "sync; echo 3 > /proc/sys/vm/drop_caches")
+        time.sleep(1)
+        before = meminfo("MemAvailable")
+        with subprocess.Popen([BENCH, "-c", str(count), "-n", "1", "--hold", "127.0.0.1", str(port)],
+                              text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+            assert "holding" in client.stderr.readline()
+            time.sleep(2)
+            sh("sh", "-c", "echo 3 > /proc/sys/vm/drop_caches")
+            used = before - meminfo("MemAvailable")
+            client.send_signal(signal.SIGTERM)
+            assert client.wait() == 0
+        return used / count
+    finally:
+        if server:
+            server.terminate()
+            server.wait()
+
+
+def test_memory_of_idle_connections(load, record_property):
+    """10,000 idle connections cost at most 512 bytes each beyond user space's, and no thread."""
+    user = memory_per_connection([TOP / "userspace" / "user-echo-server", "-p", "12346"], 12346)
+    time.sleep(1)
+    load("kecho", backlog=1024)
+    before = threads()
+    kernel = memory_per_connection(None, 12345)
+    assert threads() - before < 20
+    record_property("bytes", f"kecho {kernel:.0f}, user space {user:.0f}")
+    print(f"memory per idle connection: kecho {kernel:.0f} B, user-echo-server {user:.0f} B")
+    assert user > 1000  # or nothing was measured
+    assert kernel <= user + 512, (kernel, user)
+
+
+LOSSY_CLIENT = """
+import selectors, socket, sys, random
+count, size = int(sys.argv[1]), int(sys.argv[2])
+data = random.Random(9).randbytes(size)
+sel = selectors.DefaultSelector()
+got = {}
+sent = {}
+open_ = 0
+def start():
+    global open_
+    s = socket.socket()
+    s.setblocking(False)
+    s.connect_ex(("10.8.0.1", 12345))
+    got[s] = 0
+    sent[s] = 0
+    sel.register(s, selectors.EVENT_READ | selectors.EVENT_WRITE)
+    open_ += 1
+for _ in range(count):
+    start()
+bad = 0
+while open_:
+    for key, mask in sel.select(120):
+        s = key.fileobj
+        try:
+            if mask & selectors.EVENT_WRITE:
+                sent[s] += s.send(data[sent[s]:])
+                if sent[s] == size:
+                    s.shutdown(socket.SHUT_WR)  # all is still to come back
+                    sel.modify(s, selectors.EVENT_READ)
+            if mask & selectors.EVENT_READ:
+                part = s.recv(65536)
+                if part != data[got[s]:got[s] + len(part)]:
+                    bad += 1
+                got[s] += len(part)
+                if part:
+                    continue
+                if got[s] != size:
+                    bad += 1
+                sel.unregister(s)
+                s.close()
+                open_ -= 1
+        except BlockingIOError:
+            pass
+        except OSError as e:
+            print(e, got[s], sent[s])
+            bad += 1
+            sel.unregister(s)
+            s.close()
+            open_ -= 1
+print("bad", bad)
+sys.exit(bad != 0)
+"""
+
+
+def test_closing_under_loss(load):
+    """A fifth of the packets is lost both ways; 500 clients half-close and still get every byte and
+    the FIN, and the server's side keeps no orphan: lost FINs are sent again."""
+    with network_namespace("server"), network_namespace("client"):
+        sh("ip", "link", "add", "s0", "netns", "server", "type", "veth", "peer", "name", "c0",
+           "netns", "client")
+        for ns, dev, addr in (("server", "s0", "10.8.0.1/24"), ("client", "c0", "10.8.0.2/24")):
+            sh("ip", "addr", "add", addr, "dev", dev, netns=ns)
+            sh("ip", "link", "set", dev, "up", netns=ns)
+            sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", "limit", "100000",
+               netns=ns)
+        kecho = load("kecho", netns="server", backlog=1024)
+        done = sh("/usr/bin/python3", "-c", LOSSY_CLIENT, 500, 65536, netns="client", check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        kecho.wait("active", 0, seconds=60)
+        stats = kecho.stats()
+        assert stats["bytes_in"] == stats["bytes_out"] == 500 * 65536, stats
+        assert stats["errors"] == 0, stats
+        lost = sh("tc", "-s", "qdisc", "show", "dev", "s0", netns="server").stdout
+        assert "dropped 0" not in lost
+        end = time.monotonic() + 120
+        while left := sh("ss", "-Htan", "state", "connected", "exclude", "time-wait",
+                         netns="server").stdout:
+            assert time.monotonic() < end, left
+            time.sleep(0.5)
+        assert sockstat("orphan", netns="server") == 0
+
+
+def test_reset_connections_leave_no_orphan(load):
+    """What rmmod, a deadline or max_conns ends is gone at once on the server's side."""
+    kecho = load("kecho", max_conns=50)
+    socks = [connect() for _ in range(100)]
+    kecho.wait("rejected", 50)
+    rmmod("kecho")
+    left = sh("ss", "-Htan", "sport", "=", ":12345").stdout
+    assert left == ""
+    assert sockstat("orphan") == 0
+    for s in socks:
+        s.close()

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that the module can be loaded and unloaded at any moment, and leaves nothing behind."""
+
+import subprocess
+import time
+
+import pytest
+from conftest import MODES
+from lib import BENCH, KO_DIR, Server, insmod, rmmod, sh, slabs
+
+
+def test_load_and_unload_200_times(mode):
+    """With a client each time; memory is as before."""
+    folder, params = MODES[mode]
+    module = KO_DIR / folder / "kecho.ko"
+    from lib import connect, receive
+
+    before = None
+    for n in range(200):
+        insmod(module, **params)
+        with connect() as s:
+            s.sendall(b"hi")
+            assert receive(s, 2) == b"hi"
+        rmmod("kecho")
+        if n == 20:
+            before = slabs()
+    after = slabs()
+    for name in ("TCP", "TCPv6", "sock_inode_cache", "pool_workqueue"):
+        if name in before:
+            assert after[name] <= before[name] + 64, (name, before[name], after[name])
+    assert sh("ss", "-Htan", "sport", "=", ":12345", "state", "connected", "exclude",
+              "time-wait").stdout == ""
+
+
+@pytest.mark.parametrize("bench_param", [0, 1])
+def test_unload_under_load_50_times(mode, bench_param):
+    """rmmod amid the traffic of 200 busy clients returns within a second; clients see the end."""
+    folder, params = MODES[mode]
+    module = KO_DIR / folder / "kecho.ko"
+    slowest = 0
+    for n in range(50):
+        insmod(module, bench=bench_param, **params)
+        client = subprocess.Popen([BENCH, "-c", "200", "-n", "100000000", "-s", "2000", "--lean"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        server = Server("kecho")
+        end = time.monotonic() + 20
+        while server.stat("bytes_in") < 200 * 2000 * (1 + n % 3):
+            assert time.monotonic() < end, server.stats()
+        began = time.monotonic()
+        rmmod("kecho")
+        slowest = max(slowest, time.monotonic() - began)
+        said = client.communicate(timeout=60)[0]
+        assert client.returncode == 1 and "errors:" in said
+    assert slowest < 1, slowest
+    assert sh("ss", "-Htan", "sport", "=", ":12345").stdout == ""
+
+
+def test_unload_while_clients_connect(mode):
+    """rmmod amid connections that come and go, 50 times."""
+    folder, params = MODES[mode]
+    for _ in range(50):
+        insmod(KO_DIR / folder / "kecho.ko", **params)
+        client = subprocess.Popen([BENCH, "-c", "50", "-n", "100000000", "--reconnect", "--lean"],
+                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        server = Server("kecho")
+        while server.stat("accepted") < 200:
+            assert client.poll() is None
+        rmmod("kecho")
+        client.communicate(timeout=60)
+        assert client.returncode == 1
