@@ -35,7 +35,7 @@ help: ## list the targets
 
 modules: $(out)/.built ## build the modules (KERNEL=6.1 for a kernel of vm/kernel, KDIR=headers for any)
 
-hooks: $(out)/hooks/.built ## build them with the test hooks, and the tests' own modules
+hooks: $(out)+hooks/.built ## build them with the test hooks, and the tests' own modules
 
 # kbuild DIR,FILES,FLAGS: lays links to FILES under DIR, builds there, and puts the modules at DIR's top.
 define kbuild
@@ -53,8 +53,8 @@ endef
 $(out)/.built: $(module_src)
 	$(call kbuild,$(out),$(module_src))
 
-$(out)/hooks/.built: $(hooks_src)
-	$(call kbuild,$(out)/hooks,$(hooks_src),KSRV_TEST_HOOKS=y)
+$(out)+hooks/.built: $(hooks_src)
+	$(call kbuild,$(out)+hooks,$(hooks_src),KSRV_TEST_HOOKS=y)
 
 # --- programs --------------------------------------------------------------------------------
 

@@ -92,8 +92,9 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  *	Returns 0 when there is nothing left to send, so that input is offered again; -EAGAIN
  *	after another short send or defer; or a negative errno, which ends the connection by a
  *	reset. Pump context; may be NULL.
- * @eof: the peer has sent FIN, and all before it was taken. NULL: the connection is ended in
- *	order, as ksrv_conn_end(conn, KSRV_END_ORDERLY) does. Pump context.
+ * @eof: the peer has sent FIN, all before it was taken and nothing is left to resume; called
+ *	once. NULL: the connection is ended in order, as ksrv_conn_end(conn, KSRV_END_ORDERLY)
+ *	does; so must the protocol, now or from @resume or @expired. Pump context.
  * @expired: the deadline of ksrv_conn_deadline() has passed; @kind is the one given there.
  *	NULL: the connection is ended by a reset. Counted under "timeouts" by the core. Pump
  *	context.
@@ -234,8 +235,11 @@ enum ksrv_end {
  * @how: the way it ends
  *
  * Any context. In pump context the protocol is not called again after it returns to the core.
+ * An orderly end before the peer's FIN, with input unread, still makes core TCP send RST.
+ *
+ * Return: whether this call was the first.
  */
-void ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how);
+bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how);
 
 /**
  * ksrv_conn_defer() - have the protocol's work() called in process context

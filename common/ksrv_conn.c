@@ -68,7 +68,6 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 	write_unlock(&sk->sk_callback_lock);
 	sk->sk_allocation = conn->allocation;
 	conn->detached = true;
-	ksrv_count(conn->srv, KSRV_CLOSED, 1);
 	if (conn->end == KSRV_END_ERROR)
 		ksrv_count(conn->srv, KSRV_ERRORS, 1);
 }
@@ -136,12 +135,13 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	ksrv_unlock(sk);
 }
 
-void ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
+bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
 {
 	if (test_and_set_bit(KSRV_C_DYING, &conn->flags))
-		return;
+		return false;
 	conn->end = how;
 	queue_work(conn->srv->release_wq, &conn->release);
+	return true;
 }
 
 /*
@@ -199,6 +199,7 @@ static void release_work(struct work_struct *work)
 		srv->svc->ops->close(conn);
 	close_socket(conn);
 	kmem_cache_free(srv->cache, conn);
+	ksrv_count_bh(srv, KSRV_CLOSED);
 	if (atomic_dec_and_test(&srv->active))
 		wake_up_all(&srv->idle);
 }

@@ -87,7 +87,8 @@ struct ksrv_cpu {
  * @state_change: likewise
  * @cpu: per-CPU counters and pages
  * @cache: slab that connections come from
- * @io_wq: runs the accept worker, the I/O workers, work() and the sweep
+ * @io_wq: runs the accept worker, the I/O workers and the sweep
+ * @work_wq: runs work(), which may sleep for long and must not hold those up
  * @release_wq: runs the release workers; apart, as those wait for I/O workers
  * @accept: accept worker; delayed after a failure that time may cure
  * @accept_pause: next such delay, jiffies; the accept worker's own
@@ -106,6 +107,7 @@ struct ksrv_server {
 	struct ksrv_cpu __percpu *cpu;
 	struct kmem_cache *cache;
 	struct workqueue_struct *io_wq;
+	struct workqueue_struct *work_wq;
 	struct workqueue_struct *release_wq;
 	struct delayed_work accept;
 	unsigned long accept_pause;
@@ -135,7 +137,7 @@ struct ksrv_server {
  * @blocked: (pump) a send fell short; input waits until there is room
  * @deferred: (pump) the protocol asked for work()
  * @unfinished: (pump) resume is due before input is offered again
- * @budget_out: (pump) the budget was spent with input left
+ * @eof_told: (pump) the protocol was told of the end of input
  * @retry: (pump) next pause where memory was short, jiffies
  * @deadline_kind: (pump) what ksrv_conn_deadline() was given
  * @deadline: (pump) jiffies, 0 for none; the sweep reads it without the lock, then again with it
@@ -163,7 +165,7 @@ struct ksrv_conn {
 	bool blocked;
 	bool deferred;
 	bool unfinished;
-	bool budget_out;
+	bool eof_told;
 	u16 retry;
 	u16 deadline_kind;
 	unsigned long deadline;
@@ -215,6 +217,7 @@ static inline void ksrv_count_bh(struct ksrv_server *srv, enum ksrv_counter what
 void ksrv_lock(struct sock *sk);
 void ksrv_unlock(struct sock *sk);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
+void ksrv_pump_expired(struct ksrv_conn *conn);
 void ksrv_io_work(struct work_struct *work);
 void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);

@@ -4,6 +4,7 @@
  * the kernel names it at load, we do when a parameter is written later.
  */
 #include <linux/kernel.h>
+#include <linux/string.h>
 
 #include "ksrv.h"
 
@@ -13,8 +14,9 @@ static int uint_set(const char *text, const struct kernel_param *kp)
 	unsigned int val;
 
 	if (!text || kstrtouint(text, 0, &val) || val < param->min || val > param->max) {
-		pr_err("%s=%.32s is not a number from %u to %u\n", kp->name,
-		       text ?: "", param->min, param->max);
+		pr_err("%s=%.*s is not a number from %u to %u\n", kp->name,
+		       text ? min_t(int, strcspn(text, "\n"), 32) : 0, text ?: "", param->min,
+		       param->max);
 		return -EINVAL;
 	}
 	WRITE_ONCE(param->val, val);

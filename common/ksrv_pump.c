@@ -61,7 +61,7 @@ static void queue_io(struct ksrv_conn *conn)
 
 static void queue_later(struct ksrv_conn *conn, unsigned long delay)
 {
-	queue_delayed_work(conn->srv->io_wq, &conn->later, delay);
+	mod_delayed_work(conn->srv->work_wq, &conn->later, delay);
 }
 
 /*
@@ -117,31 +117,37 @@ int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more)
 	return send_pieces(conn, &piece, 1, len, more);
 }
 
-/* The bytes of @skb from @off on that lie in one piece; their number in @len. */
+/*
+ * The bytes of @skb from @off on that lie in one piece; their number in @len. Reassembly of
+ * fragments within fragments (a tunnel's) builds lists within lists; they nest as deep as the
+ * tunnels do.
+ */
 static const void *skb_piece(const struct sk_buff *skb, unsigned int off, size_t *len)
 {
-	const struct sk_buff *part = skb;
 	const skb_frag_t *frag;
+	struct sk_buff *part;
 	int i;
 
-	for (;;) {
-		if (off < skb_headlen(part)) {
-			*len = skb_headlen(part) - off;
-			return part->data + off;
-		}
-		off -= skb_headlen(part);
-		for (i = 0; i < skb_shinfo(part)->nr_frags; i++) {
-			frag = &skb_shinfo(part)->frags[i];
-			if (off < skb_frag_size(frag)) {
-				*len = skb_frag_size(frag) - off;
-				return (const u8 *)skb_frag_address(frag) + off;
-			}
-			off -= skb_frag_size(frag);
-		}
-		part = part == skb ? skb_shinfo(skb)->frag_list : part->next;
-		if (WARN_ON_ONCE(!part))
-			return NULL;
+	if (off < skb_headlen(skb)) {
+		*len = skb_headlen(skb) - off;
+		return skb->data + off;
 	}
+	off -= skb_headlen(skb);
+	for (i = 0; i < skb_shinfo(skb)->nr_frags; i++) {
+		frag = &skb_shinfo(skb)->frags[i];
+		if (off < skb_frag_size(frag)) {
+			*len = skb_frag_size(frag) - off;
+			return (const u8 *)skb_frag_address(frag) + off;
+		}
+		off -= skb_frag_size(frag);
+	}
+	skb_walk_frags(skb, part) {
+		if (off < part->len)
+			return skb_piece(part, off, len);
+		off -= part->len;
+	}
+	*len = 0;
+	return NULL;
 }
 
 size_t ksrv_input_len(const struct ksrv_input *in)
@@ -156,6 +162,8 @@ const void *ksrv_input_peek(const struct ksrv_input *in, size_t *len)
 	if (!in->len)
 		return NULL;
 	data = skb_piece(in->skb, in->off, len);
+	if (WARN_ON_ONCE(!data))
+		return NULL;
 	*len = min(*len, in->len);
 	return data;
 }
@@ -175,6 +183,8 @@ static noinline int send_input_pieces(struct ksrv_conn *conn, struct ksrv_input 
 
 	while (total < len && n < ARRAY_SIZE(piece)) {
 		piece[n].iov_base = (void *)skb_piece(in->skb, in->off + total, &piece[n].iov_len);
+		if (WARN_ON_ONCE(!piece[n].iov_base))
+			return -EFAULT;
 		piece[n].iov_len = min(piece[n].iov_len, len - total);
 		total += piece[n++].iov_len;
 	}
@@ -188,6 +198,8 @@ int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
 
 	len = min(len, in->len);
 	piece.iov_base = (void *)ksrv_input_peek(in, &piece.iov_len);
+	if (unlikely(!piece.iov_base))
+		return -EFAULT;
 	if (likely(piece.iov_len >= len)) {
 		piece.iov_len = len;
 		sent = send_pieces(conn, &piece, 1, len, false);
@@ -208,7 +220,7 @@ void ksrv_conn_deadline(struct ksrv_conn *conn, unsigned int seconds, unsigned i
 {
 	conn->deadline_kind = kind;
 	/* 0 stands for none, so a deadline that falls on it is put off by a jiffy. */
-	WRITE_ONCE(conn->deadline, seconds ? (jiffies + seconds * HZ) ?: 1 : 0);
+	WRITE_ONCE(conn->deadline, seconds ? (jiffies + (unsigned long)seconds * HZ) ?: 1 : 0);
 }
 
 /* tcp_read_sock() calls this for each buffer, and again for what was not taken of it. */
@@ -228,7 +240,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 		return 0;
 	}
 	if (unlikely(conn->blocked || conn->deferred))
-		conn->unfinished = true;
+		conn->unfinished = true; /* even if it took all: the end of input has to wait */
 	desc->count -= min_t(size_t, taken, desc->count);
 	desc->written += taken;
 	return taken;
@@ -261,12 +273,45 @@ static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
 		return;
 	}
 	if (!(sk->sk_shutdown & RCV_SHUTDOWN) || !skb_queue_empty(&sk->sk_receive_queue) ||
-	    conn->unfinished || conn->budget_out)
+	    conn->unfinished || conn->eof_told || test_bit(KSRV_C_DYING, &conn->flags))
 		return;
+	conn->eof_told = true;
 	if (ops->eof)
 		ops->eof(conn);
 	else
 		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+}
+
+/* Brackets of every call of the protocol: what it asked for meanwhile is set going at the end. */
+static void pump_begin(struct ksrv_conn *conn)
+{
+	conn->in_pump = true;
+}
+
+static void pump_end(struct ksrv_conn *conn)
+{
+	conn->in_pump = false;
+	if (unlikely(conn->blocked || conn->deferred))
+		conn->unfinished = true;
+	if (unlikely(conn->deferred) && !test_and_set_bit(KSRV_C_ASLEEP, &conn->flags))
+		queue_later(conn, 0);
+}
+
+/**
+ * ksrv_pump_expired() - tell the protocol that its deadline has passed
+ * @conn: the connection, attached
+ *
+ * The pump's lock is held.
+ */
+void ksrv_pump_expired(struct ksrv_conn *conn)
+{
+	pump_begin(conn);
+	WRITE_ONCE(conn->deadline, 0);
+	if (conn->srv->svc->ops->expired)
+		conn->srv->svc->ops->expired(conn, conn->deadline_kind);
+	else
+		ksrv_conn_end(conn, KSRV_END_RESET);
+	pump_end(conn);
 }
 
 /**
@@ -288,38 +333,34 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 	if (conn->flags)
 		return 0;
 	if (unlikely(conn->blocked)) {
-		if (!sk_stream_memory_free(sk))
+		if (!sk_stream_memory_free(sk)) {
+			/* write_space had found room, and it is gone: ask to be called again. */
+			wait_for_room(conn);
 			return 0;
+		}
 		conn->blocked = false;
 	}
-	conn->in_pump = true;
-	conn->budget_out = false;
+	pump_begin(conn);
 	/*
 	 * tcp_read_sock() never goes past an urgent byte that is marked. Without the mark it is a
 	 * byte like any other, as SOCK_URGINLINE promises.
 	 */
 	if (unlikely(tcp_sk(sk)->urg_data))
 		tcp_sk(sk)->urg_data = 0;
-	if (unlikely(conn->unfinished) && !resume(conn))
-		goto out;
-	tcp_read_sock(sk, &desc, pump_skb);
+	if (likely(!conn->unfinished) || resume(conn)) {
+		tcp_read_sock(sk, &desc, pump_skb);
+		if (unlikely(!desc.count) && !skb_queue_empty(&sk->sk_receive_queue))
+			queue_io(conn);
+	}
 	if (desc.written) {
 		ksrv_count(srv, KSRV_BYTES_IN, desc.written);
 		if (softirq)
 			ksrv_count(srv, KSRV_FASTPATH_BYTES, desc.written);
 		WRITE_ONCE(conn->stamp, jiffies);
 	}
-	conn->budget_out = !desc.count && !skb_queue_empty(&sk->sk_receive_queue);
-out:
 	if (unlikely(sk->sk_shutdown || sk->sk_err || sk->sk_state == TCP_CLOSE))
 		look_for_end(conn, sk);
-	conn->in_pump = false;
-	if (unlikely(conn->deferred)) {
-		set_bit(KSRV_C_ASLEEP, &conn->flags);
-		queue_later(conn, 0);
-	} else if (unlikely(conn->budget_out)) {
-		queue_io(conn);
-	}
+	pump_end(conn);
 	return desc.written;
 }
 
@@ -389,7 +430,6 @@ void ksrv_later_work(struct work_struct *work)
 	ksrv_lock(sk);
 	if (slept) {
 		conn->deferred = false;
-		conn->unfinished = true;
 		clear_bit(KSRV_C_ASLEEP, &conn->flags);
 	}
 	ksrv_pump(conn, false);

@@ -65,9 +65,12 @@ static int server_init(struct ksrv_server *srv)
 	srv->io_wq = alloc_workqueue("%s_io", io_flags, 0, name);
 	if (!srv->io_wq)
 		goto err_cache;
+	srv->work_wq = alloc_workqueue("%s_work", WQ_UNBOUND, 0, name);
+	if (!srv->work_wq)
+		goto err_io_wq;
 	srv->release_wq = alloc_workqueue("%s_release", WQ_UNBOUND, 0, name);
 	if (!srv->release_wq)
-		goto err_io_wq;
+		goto err_work_wq;
 	err = ksrv_stat_init(srv);
 	if (err)
 		goto err_release_wq;
@@ -80,6 +83,8 @@ err_stat:
 	ksrv_stat_uninit(srv);
 err_release_wq:
 	destroy_workqueue(srv->release_wq);
+err_work_wq:
+	destroy_workqueue(srv->work_wq);
 err_io_wq:
 	destroy_workqueue(srv->io_wq);
 err_cache:
@@ -113,6 +118,7 @@ static void server_uninit(struct ksrv_server *srv)
 	cancel_delayed_work_sync(&srv->sweep);
 	ksrv_stat_uninit(srv);
 	destroy_workqueue(srv->release_wq);
+	destroy_workqueue(srv->work_wq);
 	destroy_workqueue(srv->io_wq);
 	kmem_cache_destroy(srv->cache);
 	free_cpus(srv);

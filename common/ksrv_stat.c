@@ -23,11 +23,14 @@ static u64 sum(const struct ksrv_server *srv, enum ksrv_counter what)
 static int stat_show(struct seq_file *seq, void *v)
 {
 	struct ksrv_server *srv = seq->private;
+	/* In this order no connection is seen closed that was not seen accepted. */
+	u64 closed = sum(srv, KSRV_CLOSED);
+	u64 accepted = sum(srv, KSRV_ACCEPTED);
 
 	seq_printf(seq, "version %d\n", KSRV_STAT_VERSION);
-	seq_printf(seq, "accepted %llu\n", sum(srv, KSRV_ACCEPTED));
-	seq_printf(seq, "active %d\n", atomic_read(&srv->active));
-	seq_printf(seq, "closed %llu\n", sum(srv, KSRV_CLOSED));
+	seq_printf(seq, "accepted %llu\n", accepted);
+	seq_printf(seq, "active %llu\n", accepted - closed);
+	seq_printf(seq, "closed %llu\n", closed);
 	seq_printf(seq, "rejected %llu\n", sum(srv, KSRV_REJECTED));
 	seq_printf(seq, "timeouts %llu\n", sum(srv, KSRV_TIMEOUTS));
 	seq_printf(seq, "errors %llu\n", sum(srv, KSRV_ERRORS));

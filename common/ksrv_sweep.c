@@ -35,13 +35,7 @@ static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
 	bh_lock_sock(sk);
 	if (!sock_owned_by_user(sk) && !conn->flags && is_due(conn)) {
 		ksrv_count(srv, KSRV_TIMEOUTS, 1);
-		WRITE_ONCE(conn->deadline, 0);
-		conn->in_pump = true;
-		if (srv->svc->ops->expired)
-			srv->svc->ops->expired(conn, conn->deadline_kind);
-		else
-			ksrv_conn_end(conn, KSRV_END_RESET);
-		conn->in_pump = false;
+		ksrv_pump_expired(conn);
 	}
 	bh_unlock_sock(sk);
 	local_bh_enable();
@@ -65,10 +59,8 @@ void ksrv_sweep_work(struct work_struct *work)
 			continue;
 		if (is_due(conn))
 			expire(srv, conn);
-		if (timeout && is_idle(conn, timeout)) {
+		if (timeout && is_idle(conn, timeout) && ksrv_conn_end(conn, KSRV_END_RESET))
 			ksrv_count_bh(srv, KSRV_TIMEOUTS);
-			ksrv_conn_end(conn, KSRV_END_RESET);
-		}
 	}
 	mutex_unlock(&srv->conns_mutex);
 	if (atomic_read(&srv->active))

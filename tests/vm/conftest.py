@@ -2,14 +2,14 @@
 """Fixtures of the tests in the VM."""
 
 import pytest
-from lib import KO_DIR, KernelLog, Server, insmod, loaded, rmmod
+from lib import HOOKS_DIR, KO_DIR, KernelLog, Server, insmod, loaded, rmmod
 
 # How a server can come to its data: see docs/architecture.md. "owned" is a build with test hooks,
 # in which every third data_ready sees the socket owned by a process.
 MODES = {
-    "fast": ("", {}),
-    "worker": ("", {"fastpath": 0}),
-    "owned": ("hooks", {"hook_owned": 3}),
+    "fast": (KO_DIR, {}),
+    "worker": (KO_DIR, {"fastpath": 0}),
+    "owned": (HOOKS_DIR, {"hook_owned": 3}),
 }
 
 
@@ -22,9 +22,9 @@ class Loader:
         self.names = []
 
     def __call__(self, name="kecho", netns=None, hooks=False, **params):
-        folder = "hooks" if hooks else self.folder
+        folder = HOOKS_DIR if hooks else self.folder
         self.names.append(name)
-        insmod(KO_DIR / folder / f"{name}.ko", netns=netns, **{**self.params, **params})
+        insmod(folder / f"{name}.ko", netns=netns, **{**self.params, **params})
         return Server(name, netns)
 
     def unload(self):

@@ -5,11 +5,13 @@ import contextlib
 import errno
 import os
 import socket
+import struct
 import subprocess
 import time
 from pathlib import Path
 
 KO_DIR = Path(os.environ.get("KO_DIR", "/nonexistent"))
+HOOKS_DIR = KO_DIR.with_name(KO_DIR.name + "+hooks")  # built with the test hooks
 TOP = Path(__file__).resolve().parents[2]
 BENCH = TOP / "userspace" / "bench"
 PORT = 12345
@@ -25,10 +27,14 @@ def sh(*args, check=True, netns=None, **kw):
 class LoadError(Exception):
     """insmod failed; errno tells how."""
 
+    # kmod has words of its own for some.
+    INSMOD_SAYS = {"Invalid parameters": errno.EINVAL, "Invalid module format": errno.ENOEXEC}
+
     def __init__(self, text):
         super().__init__(text)
         said = text.strip().rsplit(": ", 1)[-1]
-        self.errno = next((n for n in errno.errorcode if os.strerror(n) == said), None)
+        self.errno = self.INSMOD_SAYS.get(said) or next(
+            (n for n in errno.errorcode if os.strerror(n) == said), None)
 
 
 def insmod(path, netns=None, **params):
@@ -97,7 +103,12 @@ class Server:
             time.sleep(0.02)
 
     def set(self, param, value):
-        Path("/sys/module", self.name, "parameters", param).write_text(f"{value}\n")
+        # One write, which Python's buffered files would repeat after a failure.
+        fd = os.open(f"/sys/module/{self.name}/parameters/{param}", os.O_WRONLY)
+        try:
+            os.write(fd, f"{value}\n".encode())
+        finally:
+            os.close(fd)
 
     def get(self, param):
         return Path("/sys/module", self.name, "parameters", param).read_text().strip()
@@ -169,6 +180,42 @@ def meminfo(name):
         if line.startswith(name + ":"):
             return int(line.split()[1]) * 1024
     raise KeyError(name)
+
+
+def socket_memory(port):
+    """Bytes that the sockets at a local port hold: received, to send, and set aside.
+
+    Asks sock_diag itself: ss takes longer than the tenth of a second between two samples.
+    """
+    total = 0
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 4) as s:
+        for family in (socket.AF_INET, socket.AF_INET6):
+            request = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 1 << 6, 0, 0xffffffff)
+            request += bytes(48)
+            header = struct.pack("=IHHII", 16 + len(request), 20, 0x301, 1, 0)
+            s.send(header + request)
+            done = False
+            while not done:
+                data = s.recv(1 << 16)
+                while data:
+                    length, kind = struct.unpack_from("=IH", data)
+                    if kind == 3:
+                        done = True
+                    elif kind == 20 and struct.unpack_from(">H", data, 20)[0] == port:
+                        total += skmem(data[16 + 72:length])
+                    data = data[(length + 3) & ~3:]
+    return total
+
+
+def skmem(attributes):
+    """INET_DIAG_SKMEMINFO's rmem_alloc, wmem_alloc, fwd_alloc and wmem_queued, added up."""
+    while attributes:
+        length, kind = struct.unpack_from("=HH", attributes)
+        if kind == 7:
+            values = struct.unpack_from("=7I", attributes, 4)
+            return values[0] + values[2] + values[4] + values[5]
+        attributes = attributes[(length + 3) & ~3:]
+    return 0
 
 
 def sockstat(name, netns=None):

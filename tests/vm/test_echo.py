@@ -170,13 +170,13 @@ def nstat(name):
 @pytest.mark.parametrize("fin", [False, True])
 def test_fast_open(load, fin):
     """A TCP Fast Open client: its data is in the SYN, before the handshake is over."""
-    with sysctl(ipv4__tcp_fastopen=0x603):  # client and server, no cookie, for every listener
+    with sysctl(ipv4__tcp_fastopen=0x607):  # client and server, no cookie, for every listener
         kecho = load("kecho")
         before = nstat("TcpExtTCPFastOpenPassive")
         for n in range(50):
             with socket.socket() as s:
-                s.settimeout(20)
                 s.sendto(b"in the SYN %d" % n, socket.MSG_FASTOPEN, ("127.0.0.1", PORT))
+                s.settimeout(20)
                 want = b"in the SYN %d" % n
                 if fin:
                     s.shutdown(socket.SHUT_WR)

@@ -6,13 +6,13 @@ import time
 
 import pytest
 from conftest import MODES
-from lib import BENCH, KO_DIR, Server, insmod, rmmod, sh, slabs
+from lib import BENCH, Server, insmod, rmmod, sh, slabs
 
 
 def test_load_and_unload_200_times(mode):
     """With a client each time; memory is as before."""
     folder, params = MODES[mode]
-    module = KO_DIR / folder / "kecho.ko"
+    module = folder / "kecho.ko"
     from lib import connect, receive
 
     before = None
@@ -36,7 +36,7 @@ def test_load_and_unload_200_times(mode):
 def test_unload_under_load_50_times(mode, bench_param):
     """rmmod amid the traffic of 200 busy clients returns within a second; clients see the end."""
     folder, params = MODES[mode]
-    module = KO_DIR / folder / "kecho.ko"
+    module = folder / "kecho.ko"
     slowest = 0
     for n in range(50):
         insmod(module, bench=bench_param, **params)
@@ -59,7 +59,7 @@ def test_unload_while_clients_connect(mode):
     """rmmod amid connections that come and go, 50 times."""
     folder, params = MODES[mode]
     for _ in range(50):
-        insmod(KO_DIR / folder / "kecho.ko", **params)
+        insmod(folder / "kecho.ko", **params)
         client = subprocess.Popen([BENCH, "-c", "50", "-n", "100000000", "--reconnect", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         server = Server("kecho")
