@@ -25,11 +25,15 @@ module_src := Kbuild $(wildcard common/*) $(foreach d,$(module_dirs),$(d)/Kbuild
 hooks_src := $(module_src) $(wildcard tests/modules/*/*)
 programs := $(patsubst %.c,%,$(wildcard userspace/*.c))
 
-.PHONY: all modules hooks userspace help
-all: modules userspace
+# The Python that Debian's pytest belongs to, whatever else is first in PATH.
+PYTHON ?= /usr/bin/python3
+K := $(or $(KERNEL),6.1)
+
+.PHONY: all modules hooks userspace help setup kernel demo check bench plot shell load unload lint format clean
+all: modules userspace ## build the modules and the programs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- modules ---------------------------------------------------------------------------------
 
@@ -47,16 +51,77 @@ define kbuild
 	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/modules/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/modules/}; done
 	@$(MAKE) -s -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
-	@touch $@
 endef
 
 $(out)/.built: $(module_src)
 	$(call kbuild,$(out),$(module_src))
+	@touch $@
 
 $(out)+hooks/.built: $(hooks_src)
 	$(call kbuild,$(out)+hooks,$(hooks_src),KSRV_TEST_HOOKS=y)
+	@touch $@
+
+.PHONY: sparse
+sparse: # every file anew, under sparse; part of lint
+	@rm -rf $(out)+sparse
+	$(call kbuild,$(out)+sparse,$(hooks_src),KSRV_TEST_HOOKS=y C=1 W=)
 
 # --- programs --------------------------------------------------------------------------------
 
 userspace: ## build the load generators and the baseline server
 	@$(MAKE) -s -C userspace
+
+# --- in a virtual machine --------------------------------------------------------------------
+
+setup:
+	@vm/setup
+
+kernel: setup
+	@vm/kernel get $(K)
+
+demo: kernel ## the guided tour: boots a kernel in a VM, walks through the modules, leaves plots in output/
+	@KERNEL=$(K) vm/demo
+
+check: kernel ## the tests, in the same VM (TESTS= names some)
+	@$(MAKE) -s KERNEL=$(K) modules hooks userspace
+	@KERNEL=$(K) $(PYTHON) -m pytest -c tests/pytest.ini $(TESTS)
+
+bench: kernel ## kecho beside an epoll server, in instruction time (QUICK=1: rougher)
+	@$(MAKE) -s KERNEL=$(K) modules userspace
+	@mkdir -p output/bench
+	@vm/run -k $(K) -c instructions -t 3000 -o output/bench -- env QUICK=$(QUICK) \
+		QEMU="$$(qemu-system-x86_64 --version | sed -n '1s/ *(.*//p')" \
+		COMMIT="$$(git describe --always --dirty 2>/dev/null)" $(PYTHON) tests/bench/echo.py
+	@$(MAKE) -s plot
+
+plot: ## draw what "make bench" and "make demo" left in output/
+	@plots/draw
+
+shell: kernel ## an interactive VM with the modules loaded; ports 12345 and 8081 are forwarded to it
+	@$(MAKE) -s KERNEL=$(K) modules userspace
+	@vm/run -k $(K) -i -t 1000000 -p 12345:12345 -p 8081:8081 -- vm/shell
+
+# --- on this machine -------------------------------------------------------------------------
+
+sudo := $(if $(filter-out 0,$(shell id -u)),sudo)
+
+load: modules ## load the modules into the kernel that runs here (root)
+	@echo "Loading into the running kernel, $$(uname -r): a fault there takes this machine down ('make shell' uses a VM)." >&2
+	@for ko in $(out)/*.ko; do $(sudo) insmod $$ko || exit 1; echo "loaded $$(basename $$ko .ko)"; done
+
+unload: ## unload them again (root)
+	@for dir in $(module_dirs); do [[ ! -e /sys/module/$$dir ]] || $(sudo) rmmod $$dir || exit 1; done
+
+# --- upkeep ----------------------------------------------------------------------------------
+
+lint: ## sparse, checkpatch, cppcheck, clang-format, shellcheck
+	@vm/setup build vm lint
+	@vm/kernel get $(K)
+	@KERNEL=$(K) tests/lint
+
+format: ## put the C sources into the project's format
+	@clang-format -i $$(git ls-files '*.c' '*.h')
+
+clean: ## remove what was built; .cache/ (kernels) and output/ stay
+	@rm -rf build
+	@$(MAKE) -s -C userspace clean

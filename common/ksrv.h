@@ -39,9 +39,9 @@
  *   Nothing is cancelled, flushed or waited for under any of them.
  *
  * FLAGS (ksrv_conn.flags, atomic bits)
- *   KSRV_C_DYING	set once by ksrv_conn_end(), never cleared; a dying connection is not pumped.
- *   KSRV_C_ASLEEP	set in the pump after ksrv_conn_defer(), cleared by the I/O worker when work()
- *			has returned; meanwhile nobody pumps.
+ *   KSRV_C_DYING	set once by ksrv_conn_end(), never cleared; meanwhile nobody pumps.
+ *   KSRV_C_ASLEEP	set in the pump after ksrv_conn_defer(), cleared when work() has returned;
+ *			meanwhile nobody pumps.
  *   KSRV_C_OPENING	set when the connection is made, cleared under the pump's lock when the
  *			callbacks are in; the sweep leaves such a connection alone.
  */
@@ -69,10 +69,10 @@ struct ksrv_uint {
 extern const struct kernel_param_ops ksrv_uint_ops;
 
 /* Defines parameter @name, @perm 0444 or 0644, that refuses what is outside @lo..@hi. */
-#define KSRV_PARAM_UINT(name, def, lo, hi, perm, desc)                         \
+#define KSRV_PARAM_UINT(name, def, lo, hi, perm, desc)                             \
 	static struct ksrv_uint name = { .val = (def), .min = (lo), .max = (hi) }; \
-	module_param_cb(name, &ksrv_uint_ops, &name, perm);                    \
-	__MODULE_PARM_TYPE(name, "uint");                                      \
+	module_param_cb(name, &ksrv_uint_ops, &name, perm);                        \
+	__MODULE_PARM_TYPE(name, "uint");                                          \
 	MODULE_PARM_DESC(name, desc)
 
 static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
@@ -138,19 +138,19 @@ struct ksrv_service {
 };
 
 /* The parameters that every server has, under the names that its users know. */
-#define KSRV_PARAMS(def_port)                                                  \
-	static char *addr = "::";                                              \
-	module_param(addr, charp, 0444);                                       \
+#define KSRV_PARAMS(def_port)                                                             \
+	static char *addr = "::";                                                         \
+	module_param(addr, charp, 0444);                                                  \
 	MODULE_PARM_DESC(addr, "address to listen on; :: is IPv6 and IPv4 (default ::)"); \
-	KSRV_PARAM_UINT(port, def_port, 1, 65535, 0444,                        \
-			"TCP port to listen on, 1-65535 (default " #def_port ")"); \
-	KSRV_PARAM_UINT(backlog, 128, 1, 65535, 0444,                          \
-			"bound of the SYN and accept queues, 1-65535 (default 128)"); \
-	KSRV_PARAM_UINT(bench, 0, 0, 1, 0444,                                  \
-			"1: workers stay on the CPU that queued them (default 0)"); \
-	KSRV_PARAM_UINT(fastpath, 1, 0, 1, 0644,                               \
-			"1: answer from the receive path when possible (default 1)"); \
-	KSRV_PARAM_UINT(max_conns, 65536, 1, 1 << 24, 0644,                    \
+	KSRV_PARAM_UINT(port, def_port, 1, 65535, 0444,                                   \
+			"TCP port to listen on, 1-65535 (default " #def_port ")");        \
+	KSRV_PARAM_UINT(backlog, 128, 1, 65535, 0444,                                     \
+			"bound of the SYN and accept queues, 1-65535 (default 128)");     \
+	KSRV_PARAM_UINT(bench, 0, 0, 1, 0444,                                             \
+			"1: workers stay on the CPU that queued them (default 0)");       \
+	KSRV_PARAM_UINT(fastpath, 1, 0, 1, 0644,                                          \
+			"1: answer from the receive path when possible (default 1)");     \
+	KSRV_PARAM_UINT(max_conns, 65536, 1, 1 << 24, 0644,                               \
 			"connections served at once, 1-16777216 (default 65536)")
 
 /**

@@ -112,7 +112,7 @@ struct ksrv_server {
 	struct delayed_work accept;
 	unsigned long accept_pause;
 	struct delayed_work sweep;
-	struct mutex conns_mutex;
+	struct mutex conns_mutex; /* guards conns */
 	struct list_head conns;
 	atomic_t active;
 	wait_queue_head_t idle;
@@ -214,8 +214,8 @@ static inline void ksrv_count_bh(struct ksrv_server *srv, enum ksrv_counter what
 }
 
 /* ksrv_pump.c */
-void ksrv_lock(struct sock *sk);
-void ksrv_unlock(struct sock *sk);
+void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock);
+void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
 void ksrv_pump_expired(struct ksrv_conn *conn);
 void ksrv_io_work(struct work_struct *work);

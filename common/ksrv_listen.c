@@ -34,7 +34,7 @@ static void listen_data_ready(struct sock *sk)
 		wake_accept(sk);
 }
 
-/* A listener that "ss -K" has killed goes to CLOSE; the accept worker then finds out and says so. */
+/* A listener that "ss -K" has killed goes to CLOSE; the accept worker finds out and says so. */
 static void listen_state_change(struct sock *sk)
 {
 	if (sk->sk_state == TCP_CLOSE)
@@ -51,8 +51,8 @@ static int accept_one(struct ksrv_server *srv, struct socket **sock)
 /* Tries again in a while: nobody calls when memory is there again. */
 static void accept_later(struct ksrv_server *srv)
 {
-	srv->accept_pause = clamp_t(unsigned long, 2 * srv->accept_pause, KSRV_RETRY_MIN,
-				    KSRV_RETRY_MAX);
+	srv->accept_pause =
+		clamp_t(unsigned long, 2 * srv->accept_pause, KSRV_RETRY_MIN, KSRV_RETRY_MAX);
 	queue_delayed_work(srv->io_wq, &srv->accept, srv->accept_pause);
 }
 
@@ -130,8 +130,8 @@ static int bind_socket(struct ksrv_server *srv, struct sockaddr_storage *ss)
 		sk->sk_ipv6only = false; /* whatever net.ipv6.bindv6only says */
 	release_sock(sk);
 	err = kernel_bind(srv->listener, (void *)ss,
-			  ss->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) :
-						      sizeof(struct sockaddr_in));
+			  ss->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+						    : sizeof(struct sockaddr_in));
 	if (err) {
 		sock_release(srv->listener);
 		srv->listener = NULL;

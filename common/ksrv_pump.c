@@ -23,7 +23,7 @@
  *
  * Process context. Where a process owns the socket, waits for it to let go.
  */
-void ksrv_lock(struct sock *sk)
+void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock)
 {
 	for (;;) {
 		local_bh_disable();
@@ -41,7 +41,7 @@ void ksrv_lock(struct sock *sk)
  * ksrv_unlock() - the reverse of ksrv_lock()
  * @sk: the socket
  */
-void ksrv_unlock(struct sock *sk)
+void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock)
 {
 	bh_unlock_sock(sk);
 	local_bh_enable();
@@ -75,7 +75,8 @@ static void wait_for_room(struct ksrv_conn *conn)
 	conn->blocked = true;
 	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
 	if (tcp_rtx_and_write_queues_empty(sk)) {
-		conn->retry = min_t(unsigned long, max_t(unsigned long, 2 * conn->retry, KSRV_RETRY_MIN),
+		conn->retry = min_t(unsigned long,
+				    max_t(unsigned long, 2 * conn->retry, KSRV_RETRY_MIN),
 				    KSRV_RETRY_MAX);
 		queue_later(conn, conn->retry);
 	}

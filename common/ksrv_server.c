@@ -58,8 +58,8 @@ static int server_init(struct ksrv_server *srv)
 	if (err)
 		return err;
 	err = -ENOMEM;
-	srv->cache = kmem_cache_create(name, sizeof(struct ksrv_conn) + srv->svc->ops->conn_size,
-				       0, 0, NULL);
+	srv->cache = kmem_cache_create(name, sizeof(struct ksrv_conn) + srv->svc->ops->conn_size, 0,
+				       0, NULL);
 	if (!srv->cache)
 		goto err_cpu;
 	srv->io_wq = alloc_workqueue("%s_io", io_flags, 0, name);

@@ -26,7 +26,7 @@ static bool is_due(const struct ksrv_conn *conn)
 	return deadline && time_after(jiffies, deadline);
 }
 
-/* Tells the protocol, under the pump's lock. A socket that a process owns is left for the next sweep. */
+/* Tells the protocol, under the pump's lock. An owned socket waits for the next sweep. */
 static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
 {
 	struct sock *sk = conn->sock->sk;

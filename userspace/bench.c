@@ -51,14 +51,16 @@ static void print_text(const struct load_options *opt, const struct load_result 
 {
 	printf("%" PRIu64 " messages of %zu bytes on %u connections in %.3f s\n", r->messages,
 	       opt->size, opt->conns, r->seconds);
-	printf("%.1f messages/s, %.2f MB/s\n", r->messages / r->seconds, r->bytes / r->seconds / 1e6);
+	printf("%.1f messages/s, %.2f MB/s\n", r->messages / r->seconds,
+	       r->bytes / r->seconds / 1e6);
 	if (!opt->lean) {
 		hist_print(&r->latency, "latency", stdout);
 		hist_print(&r->connect, "connect", stdout);
 	}
 	if (load_failed(r))
 		printf("errors: %" PRIu64 " connect, %" PRIu64 " broken, %" PRIu64
-		       " closed early, %" PRIu64 " wrong bytes, %" PRIu64 " unanswered; first: %s\n",
+		       " closed early, %" PRIu64 " wrong bytes, %" PRIu64
+		       " unanswered; first: %s\n",
 		       r->connect_failed, r->broken, r->short_eof, r->mismatched, r->unfinished,
 		       r->first_error[0] ? r->first_error : "no answer in time");
 }
@@ -141,8 +143,17 @@ static void write_hist(const struct load_result *r, const char *file)
 		die("cannot write %s", file);
 }
 
-enum { OPT_BURST = 256, OPT_RECONNECT, OPT_LEAN, OPT_HOLD, OPT_TIMEOUT, OPT_JSON, OPT_CSV, OPT_LABEL,
-       OPT_HIST };
+enum {
+	OPT_BURST = 256,
+	OPT_RECONNECT,
+	OPT_LEAN,
+	OPT_HOLD,
+	OPT_TIMEOUT,
+	OPT_JSON,
+	OPT_CSV,
+	OPT_LABEL,
+	OPT_HIST
+};
 
 static const struct option long_options[] = {
 	{ "connections", required_argument, NULL, 'c' },
@@ -262,7 +273,8 @@ static void complete(struct load_options *opt)
 	if (opt->threads > opt->conns)
 		opt->threads = opt->conns;
 	if (files < opt->conns + 32)
-		die("-c %u needs as many open files, and 'ulimit -n' allows %" PRIu64, opt->conns, files);
+		die("-c %u needs as many open files, and 'ulimit -n' allows %" PRIu64, opt->conns,
+		    files);
 	opt->spread = opt->addr->ss_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 == 127 &&
 		      (opt->conns > 20000 || opt->mode == LOAD_RECONNECT);
 	opt->progress = isatty(STDERR_FILENO);

@@ -166,6 +166,12 @@ def sysctl(**values):
             path.write_text(value)
 
 
+def connected(port, netns=None):
+    """What ss lists of the sockets at a local port, but for those in TIME-WAIT."""
+    return sh("ss", "-Htan", "state", "connected", "exclude", "time-wait", "sport", "=", f":{port}",
+              netns=netns).stdout
+
+
 def slabs():
     """Active objects by slab cache."""
     active = {}

@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import BENCH, TOP, bench, connect, meminfo, network_namespace, receive, rmmod, sh, slabs, \
-    sockstat, sysctl
+from lib import (BENCH, TOP, bench, connect, connected, meminfo, network_namespace, rmmod, sh, slabs,
+                 sockstat, sysctl)
 
 pytestmark = pytest.mark.boot(mib=3072)
 
@@ -188,8 +188,7 @@ def test_closing_under_loss(load):
         lost = sh("tc", "-s", "qdisc", "show", "dev", "s0", netns="server").stdout
         assert "dropped 0" not in lost
         end = time.monotonic() + 120
-        while left := sh("ss", "-Htan", "state", "connected", "exclude", "time-wait",
-                         netns="server").stdout:
+        while left := connected(12345, netns="server"):
             assert time.monotonic() < end, left
             time.sleep(0.5)
         assert sockstat("orphan", netns="server") == 0
@@ -201,8 +200,7 @@ def test_reset_connections_leave_no_orphan(load):
     socks = [connect() for _ in range(100)]
     kecho.wait("rejected", 50)
     rmmod("kecho")
-    left = sh("ss", "-Htan", "sport", "=", ":12345").stdout
-    assert left == ""
+    assert connected(12345) == ""
     assert sockstat("orphan") == 0
     for s in socks:
         s.close()

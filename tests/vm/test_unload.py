@@ -6,15 +6,13 @@ import time
 
 import pytest
 from conftest import MODES
-from lib import BENCH, Server, insmod, rmmod, sh, slabs
+from lib import BENCH, Server, connect, connected, insmod, receive, rmmod, slabs
 
 
 def test_load_and_unload_200_times(mode):
     """With a client each time; memory is as before."""
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
-    from lib import connect, receive
-
     before = None
     for n in range(200):
         insmod(module, **params)
@@ -28,8 +26,7 @@ def test_load_and_unload_200_times(mode):
     for name in ("TCP", "TCPv6", "sock_inode_cache", "pool_workqueue"):
         if name in before:
             assert after[name] <= before[name] + 64, (name, before[name], after[name])
-    assert sh("ss", "-Htan", "sport", "=", ":12345", "state", "connected", "exclude",
-              "time-wait").stdout == ""
+    assert connected(12345) == ""
 
 
 @pytest.mark.parametrize("bench_param", [0, 1])
@@ -52,7 +49,7 @@ def test_unload_under_load_50_times(mode, bench_param):
         said = client.communicate(timeout=60)[0]
         assert client.returncode == 1 and "errors:" in said
     assert slowest < 1, slowest
-    assert sh("ss", "-Htan", "sport", "=", ":12345").stdout == ""
+    assert connected(12345) == ""
 
 
 def test_unload_while_clients_connect(mode):

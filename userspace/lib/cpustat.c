@@ -12,8 +12,8 @@ struct cpustat cpustat_read(void)
 
 	if (!f)
 		return s;
-	if (fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3], &v[4],
-		   &v[5], &v[6], &v[7]) == 8) {
+	if (fscanf(f, "cpu %llu %llu %llu %llu %llu %llu %llu %llu", &v[0], &v[1], &v[2], &v[3],
+		   &v[4], &v[5], &v[6], &v[7]) == 8) {
 		s.user = (v[0] + v[1]) / hz;
 		s.system = v[2] / hz;
 		s.idle = (v[3] + v[4]) / hz;

@@ -32,13 +32,13 @@ struct conn {
 	int fd;
 	enum state state;
 	bool want_write;
-	uint64_t sent;		/* place in the stream of the next byte to send */
-	uint64_t received;	/* and of the next one due back */
-	uint64_t message_end;	/* where the message under way ends */
+	uint64_t sent; /* place in the stream of the next byte to send */
+	uint64_t received; /* and of the next one due back */
+	uint64_t message_end; /* where the message under way ends */
 	uint64_t messages;
-	uint64_t began;		/* ns: the message's first byte */
+	uint64_t began; /* ns: the message's first byte */
 	uint64_t connect_began;
-	uint32_t offset;	/* this connection's place in the sequence */
+	uint32_t offset; /* this connection's place in the sequence */
 };
 
 struct worker {
@@ -47,14 +47,14 @@ struct worker {
 	unsigned int index;
 	unsigned int n_conns;
 	struct conn *conns;
-	unsigned int left;	/* connections not DONE or FAILED */
+	unsigned int left; /* connections not DONE or FAILED */
 	unsigned int connecting;
-	unsigned int next;	/* next connection to connect */
+	unsigned int next; /* next connection to connect */
 	unsigned int connect_max;
-	uint64_t made;		/* connections made, for the choice of sources */
+	uint64_t made; /* connections made, for the choice of sources */
 	int epoll_fd;
 	char *buf;
-	_Atomic uint64_t moved;	/* bytes that came back, and connections made */
+	_Atomic uint64_t moved; /* bytes that came back, and connections made */
 	_Atomic uint64_t messages;
 	uint64_t bytes;
 	struct load_result r;
@@ -62,16 +62,16 @@ struct worker {
 
 struct run {
 	const struct load_options *opt;
-	char *stream;		/* PERIOD bytes, repeated so that any message lies in one piece */
+	char *stream; /* PERIOD bytes, repeated so that any message lies in one piece */
 	pthread_barrier_t go;
-	_Atomic bool stop;	/* begin no further message */
-	_Atomic bool give_up;	/* nothing has moved for too long */
-	_Atomic unsigned int connecting;	/* workers that have not made their connections */
+	_Atomic bool stop; /* begin no further message */
+	_Atomic bool give_up; /* nothing has moved for too long */
+	_Atomic unsigned int connecting; /* workers that have not made their connections */
 	_Atomic unsigned int running;
-	int wake_fd;		/* readable when the workers are to look at @give_up */
-	pthread_mutex_t lock;	/* for the condition alone */
-	pthread_cond_t changed;	/* @connecting or @running became 0 */
-	uint64_t ended;		/* ns, and the CPU time since the start: the last worker's to set */
+	int wake_fd; /* readable when the workers are to look at @give_up */
+	pthread_mutex_t lock; /* for the condition alone */
+	pthread_cond_t changed; /* @connecting or @running became 0 */
+	uint64_t ended; /* ns, and the CPU time since the start: the last worker's to set */
 	struct cpustat cpu;
 	struct worker *workers;
 };
@@ -79,8 +79,9 @@ struct run {
 static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char *what, int err)
 {
 	if (!w->r.first_error[0])
-		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u, byte %llu)",
-			 what, err ? ": " : "", err ? strerror(err) : "",
+		snprintf(w->r.first_error, sizeof(w->r.first_error),
+			 "%s%s%s (connection %u, byte %llu)", what, err ? ": " : "",
+			 err ? strerror(err) : "",
 			 w->index + (unsigned int)(c - w->conns) * w->run->opt->threads,
 			 (unsigned long long)c->received);
 	(*counter)++;

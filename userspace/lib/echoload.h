@@ -18,9 +18,9 @@
 #include "hist.h"
 
 enum load_mode {
-	LOAD_STEADY,	/* connect all, then send on all */
-	LOAD_BURST,	/* release all at once: connect, one message, end */
-	LOAD_RECONNECT,	/* every message on a connection of its own */
+	LOAD_STEADY, /* connect all, then send on all */
+	LOAD_BURST, /* release all at once: connect, one message, end */
+	LOAD_RECONNECT, /* every message on a connection of its own */
 };
 
 /**

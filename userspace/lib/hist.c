@@ -8,7 +8,8 @@ static const struct {
 	const char *name;
 	double percent;
 } figures[] = {
-	{ "min", 0 }, { "p50", 50 }, { "p90", 90 }, { "p99", 99 }, { "p99.9", 99.9 }, { "max", 100 },
+	{ "min", 0 },  { "p50", 50 },	  { "p90", 90 },
+	{ "p99", 99 }, { "p99.9", 99.9 }, { "max", 100 },
 };
 
 #define N_FIGURES (sizeof(figures) / sizeof(figures[0]))

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that vm/run does what it says: whose output, which status, what counts as a failure."""
+
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+KERNEL = os.environ.get("KERNEL") or "6.1"
+
+
+def vm(*command, options=(), env=None, cwd=TOP, out=None):
+    args = [TOP / "vm" / "run", "-k", KERNEL, "-o", str(out or TOP / "output" / "tests"), *options,
+            "--", *command]
+    return subprocess.run([str(a) for a in args], text=True, capture_output=True, cwd=cwd,
+                          env={**os.environ, **(env or {})}, check=False, timeout=300)
+
+
+def test_output_and_status():
+    """The command's output and nothing else, its errors apart, its status."""
+    done = vm("sh", "-c", "echo out; echo err >&2; echo more > /dev/stdout; id -u; pwd; exit 42")
+    assert done.stdout == f"out\nmore\n0\n{TOP}\n"
+    assert done.stderr == "err\n"
+    assert done.returncode == 42
+
+
+def test_false():
+    assert vm("false").returncode == 1
+
+
+def test_arguments_arrive_unchanged():
+    words = ["a b", "$HOME", "'", '"', "*", "", "\\", "-x"]
+    done = vm("printf", "%s\\n", *words)
+    assert done.stdout.split("\n")[:-1] == words
+
+
+def test_large_output():
+    done = vm("seq", "200000")
+    assert done.stdout == "".join(f"{n}\n" for n in range(1, 200001))
+
+
+def test_panic_fails_and_is_shown():
+    done = vm("sh", "-c", "echo before; echo c > /proc/sysrq-trigger; sleep 60")
+    assert done.returncode == 99
+    assert "sysrq triggered crash" in done.stderr and "Kernel panic" in done.stderr
+    assert "before" in done.stdout
+
+
+@pytest.mark.parametrize("line", [
+    "WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 sock_fault+0x1/0x2",
+    "WARNING: possible circular locking dependency detected",
+    "WARNING: suspicious RCU usage",
+    "BUG: KASAN: use-after-free in ksrv_pump+0x1/0x2",
+    "BUG: sleeping function called from invalid context at mm/slab.h:1",
+    "INFO: task kworker/0:1:9 blocked for more than 120 seconds.",
+    "watchdog: BUG: soft lockup - CPU#0 stuck for 26s!",
+    "UBSAN: array-index-out-of-bounds in common/ksrv_pump.c:1:1",
+    "general protection fault, probably for non-canonical address",
+    "refcount_t: underflow; use-after-free.",
+    "list_del corruption. prev->next should be 1, but was 2",
+])
+def test_reports_fail_a_command_that_succeeded(line):
+    """Each kind of report, here put into the log by hand, fails the run and is shown."""
+    done = vm("sh", "-c", f'echo "<4>{line}" > /dev/kmsg')
+    assert done.returncode == 99
+    assert line in done.stderr
+
+
+@pytest.mark.parametrize("how,says", [("warn", "a warning on request"), ("oops", "BUG: kernel NULL")])
+def test_real_faults_are_seen(how, says):
+    """A WARN that hurts nothing, and an oops, by a module that does so on request."""
+    done = vm("sh", "-c", f"insmod $KO_DIR+hooks/kfault.ko how={how}")
+    assert done.returncode == 99
+    assert says in done.stderr and "kfault_init" in done.stderr
+
+
+def test_talk_in_the_log_is_no_report():
+    done = vm("sh", "-c", 'echo "<4>TCP: Possible SYN flooding. WARNING: not at the start" > /dev/kmsg')
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_time_out_ends_the_guest():
+    before = qemus()
+    began = time.monotonic()
+    done = vm("sleep", "1000", options=["-t", "3"])
+    assert done.returncode == 124
+    assert "ended after 3 s" in done.stderr
+    assert time.monotonic() - began < 120
+    assert qemus() - before == set()
+
+
+def test_hung_guest_is_ended():
+    """Every CPU in the kernel with interrupts off: nobody in the guest can act any more."""
+    before = qemus()
+    done = vm("sh", "-c", "insmod $KO_DIR+hooks/kfault.ko how=hang", options=["-t", "8"])
+    assert done.returncode in (99, 124)
+    assert qemus() - before == set()
+
+
+def qemus():
+    done = subprocess.run(["pgrep", "qemu-system"], text=True, capture_output=True, check=False)
+    return set(done.stdout.split())
+
+
+def test_background_child_does_not_hold_the_guest():
+    began = time.monotonic()
+    done = vm("sh", "-c", "sleep 1000 & echo done")
+    assert (done.stdout, done.returncode) == ("done\n", 0)
+    assert time.monotonic() - began < 100
+
+
+def test_files(tmp_path):
+    """The host's files are there and stay as they are; only the output directory is written."""
+    mark = tmp_path / "mark"
+    mark.write_text("host\n")
+    out = tmp_path / "out"
+    done = vm("sh", "-c", "cat mark; echo guest > mark; cat mark; echo kept > $OUT_DIR/new; "
+              "cat /work-does-not-exist 2>/dev/null; ls $KO_DIR/kecho.ko", cwd=tmp_path, out=out)
+    assert done.stdout == f"host\nguest\n{TOP}/build/{KERNEL}/kecho.ko\n", done.stderr
+    assert mark.read_text() == "host\n"
+    assert (out / "new").read_text() == "kept\n"
+
+
+@pytest.mark.parametrize("options,says", [
+    (["-c", "instructions", "-n", "2"], "-n 2"),
+    (["-c", "fast"], "'fast'"),
+    (["-n", "0"], "'0'"),
+    (["-m", "lots"], "'lots'"),
+    (["-t", "-5"], "'-5'"),
+    (["-k", "2.4"], "'2.4'"),
+    (["-p", "12"], "'12'"),
+    (["-z"], "-z"),
+    (["-o", "/proc/nowhere"], "'/proc/nowhere'"),
+])
+def test_bad_usage(options, says):
+    done = vm("true", options=options)
+    assert done.returncode == 125
+    assert says in done.stderr
+    assert done.stdout == ""
+
+
+def test_cpus_and_memory():
+    done = vm("sh", "-c", "nproc; free -m | awk '/Mem/ { print $2 }'", options=["-n", "1", "-m", "700"])
+    cpus, mib = done.stdout.split()
+    assert cpus == "1" and 500 < int(mib) < 700
+
+
+COUNT = """
+import time
+def work():
+    x = 0
+    for i in range(300000):
+        x += i * i
+    return x
+work()
+began = time.monotonic_ns()
+work()
+print(time.monotonic_ns() - began)
+"""
+
+
+def test_instruction_clock_is_repeatable():
+    """The same work takes the same guest time to half a percent, whatever this machine does."""
+    took = [int(vm("/usr/bin/python3", "-c", COUNT, options=["-c", "instructions"]).stdout)
+            for _ in range(2)]
+    assert abs(took[0] - took[1]) < 0.005 * took[0], took
+    assert took[0] > 10_000_000  # 300,000 rounds of an interpreter cannot be fewer instructions
+
+
+def test_modules_are_rebuilt_when_older_than_their_sources():
+    module = TOP / "build" / KERNEL / "kecho.ko"
+    vm("true")
+    before = module.stat().st_mtime
+    (TOP / "kecho" / "echo.c").touch()
+    assert vm("true").returncode == 0
+    assert module.stat().st_mtime > before
+
+
+def test_without_ipv6():
+    """addr=:: falls back to IPv4 on a machine whose IPv6 is off."""
+    done = vm("sh", "-c", "insmod $KO_DIR/kecho.ko && echo hello | nc -N 127.0.0.1 12345",
+              env={"VM_APPEND": "ipv6.disable=1"})
+    assert (done.stdout, done.returncode) == ("hello\n", 0), done.stderr
+
+
+def test_kernel_list_and_unknown():
+    listed = subprocess.run([TOP / "vm" / "kernel", "list"], text=True, capture_output=True, check=True)
+    assert re.search(rf"^{re.escape(KERNEL)} +{re.escape(KERNEL)}\.\S+", listed.stdout, re.M)
+    done = subprocess.run([TOP / "vm" / "kernel", "get", "2.4"], text=True, capture_output=True,
+                          check=False)
+    assert done.returncode and "'2.4'" in done.stderr
+
+
+def test_make_without_headers_names_the_package():
+    done = subprocess.run(["make", "-C", TOP, "modules", "KDIR=/nonexistent"], text=True,
+                          capture_output=True, check=False)
+    assert done.returncode and "/nonexistent" in done.stderr and "linux-headers-" in done.stderr
