@@ -42,7 +42,7 @@ static void usage(FILE *to)
 	      "      --label TEXT     put TEXT into the result, to tell runs apart\n"
 	      "      --hist FILE      write the whole distribution of latencies as CSV\n"
 	      "Latency runs from the send of a message's first byte to the receipt of its last. Towards\n"
-	      "127.0.0.0/8, 20,000 connections at a time come from one source address, then the next.\n"
+	      "127.0.0.0/8, 8,000 connections at a time come from one source address, then the next.\n"
 	      "Exit status: 0 all came back right, 1 something did not, 2 bad usage.\n",
 	      to);
 }
@@ -276,7 +276,7 @@ static void complete(struct load_options *opt)
 		die("-c %u needs as many open files, and 'ulimit -n' allows %" PRIu64, opt->conns,
 		    files);
 	opt->spread = opt->addr->ss_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 == 127 &&
-		      (opt->conns > 20000 || opt->mode == LOAD_RECONNECT);
+		      (opt->conns > 8000 || opt->mode == LOAD_RECONNECT);
 	opt->progress = isatty(STDERR_FILENO);
 }
 

@@ -23,8 +23,11 @@
 #define EVENTS 256
 /* Connects under way at a time, all threads together: fewer than the least listen backlog. */
 #define CONNECTING_MAX 64
-/* Connections from one source address before the next of 127.0.0.0/8 is taken. */
-#define PER_SOURCE 20000
+/*
+ * Connections from one source address before the next of 127.0.0.0/8 is taken: connect() searches
+ * half of the ports first, and ever longer as they run out.
+ */
+#define PER_SOURCE 8000
 
 enum state { IDLE, CONNECTING, OPEN, DONE, FAILED };
 
