@@ -181,6 +181,11 @@ def slabs():
     return active
 
 
+def threads():
+    """Threads of the kernel's and everybody's."""
+    return sum(1 for _ in Path("/proc").glob("[0-9]*/task/[0-9]*"))
+
+
 def meminfo(name):
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith(name + ":"):

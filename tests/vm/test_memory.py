@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves what an idle connection costs: little more than in user space, and no thread."""
+
+import contextlib
+import signal
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from lib import BENCH, TOP, bench, meminfo, rmmod, sysctl, threads
+
+pytestmark = pytest.mark.boot(mib=3072)
+COUNT = 10000
+
+
+def available():
+    """MemAvailable when nothing is cached: page cache, and slabs without an object in use."""
+    Path("/proc/sys/vm/drop_caches").write_text("3")
+    for shrink in Path("/sys/kernel/slab").glob("*/shrink"):
+        with contextlib.suppress(OSError):
+            shrink.write_text("1")
+    return meminfo("MemAvailable")
+
+
+def memory_per_connection(port):
+    """Bytes of the machine's memory that each of 10,000 connections costs which echoed once."""
+    bench("-c", 200, "-n", 20, "127.0.0.1", port)
+    time.sleep(1)
+    before = available()
+    with subprocess.Popen([BENCH, "-c", str(COUNT), "-n", "1", "--hold", "127.0.0.1", str(port)],
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert "holding" in client.stderr.readline()
+        time.sleep(1)
+        used = before - available()
+        client.send_signal(signal.SIGTERM)
+        assert client.wait() == 0
+    time.sleep(1)
+    return used / COUNT
+
+
+def test_memory_of_idle_connections(load):
+    """10,000 idle connections cost at most 512 bytes each beyond user space's, and no thread."""
+    server = subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", "12346"])
+    rounds = {12345: [], 12346: []}
+    try:
+        with sysctl(ipv4__tcp_max_tw_buckets=0):  # or old ones go while new ones are counted
+            load("kecho", backlog=1024)
+            before = threads()
+            for _ in range(3):
+                for port, found in rounds.items():
+                    found.append(memory_per_connection(port))
+            assert threads() - before < 20
+            rmmod("kecho")
+    finally:
+        server.terminate()
+        server.wait()
+    kernel, user = (statistics.median(rounds[port]) for port in (12345, 12346))
+    assert user > 1000, rounds  # or nothing was measured
+    assert kernel <= user + 512, rounds
+    print(f"memory per idle connection: kecho {kernel:.0f} B, user-echo-server {user:.0f} B")
