@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that many clients are served, that nothing accumulates, and that closing is sure."""
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -69,7 +70,7 @@ def settled(names):
 
 
 LOSSY_CLIENT = """
-import selectors, socket, sys, random
+import random, selectors, socket, sys, time
 count, size = int(sys.argv[1]), int(sys.argv[2])
 data = random.Random(9).randbytes(size)
 sel = selectors.DefaultSelector()
@@ -88,8 +89,9 @@ def start():
 for _ in range(count):
     start()
 bad = 0
-while open_:
-    for key, mask in sel.select(120):
+end = time.monotonic() + 240
+while open_ and time.monotonic() < end:
+    for key, mask in sel.select(1):
         s = key.fileobj
         try:
             if mask & selectors.EVENT_WRITE:
@@ -117,25 +119,42 @@ while open_:
             sel.unregister(s)
             s.close()
             open_ -= 1
-print("bad", bad)
-sys.exit(bad != 0)
+print("bad", bad, "unfinished", open_)
+sys.exit(bad != 0 or open_ != 0)
 """
 
 
 def test_closing_under_loss(load):
     """A fifth of the packets is lost both ways; 500 clients half-close and still get every byte and
-    the FIN, and the server's side keeps no orphan: lost FINs are sent again."""
+    the FIN, and the server's side keeps no orphan: lost FINs are sent again.
+
+    Whoever serves them, the unluckiest of 500 then wait for retransmission time-outs that have
+    doubled to tens of seconds, and some for longer than core TCP keeps an orphan. So after 30 s
+    the link is healed, and tcp_orphan_retries is raised: who is left must still come to an end by
+    retransmissions alone.
+    """
     with network_namespace("server"), network_namespace("client"):
         sh("ip", "link", "add", "s0", "netns", "server", "type", "veth", "peer", "name", "c0",
            "netns", "client")
         for ns, dev, addr in (("server", "s0", "10.8.0.1/24"), ("client", "c0", "10.8.0.2/24")):
             sh("ip", "addr", "add", addr, "dev", dev, netns=ns)
             sh("ip", "link", "set", dev, "up", netns=ns)
+            sh("ip", "route", "change", "10.8.0.0/24", "dev", dev, "rto_min", "5ms", netns=ns)
+            sh("sysctl", "-w", "net.ipv4.tcp_orphan_retries=15", netns=ns)
             sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", "limit", "100000",
                netns=ns)
         kecho = load("kecho", netns="server", backlog=1024)
-        done = sh("/usr/bin/python3", "-c", LOSSY_CLIENT, 500, 65536, netns="client", check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-c",
+                               LOSSY_CLIENT, "500", "65536"], text=True, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT) as client:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                client.wait(30)
+            half_closed = connected(12345, netns="server")
+            for ns, dev in (("server", "s0"), ("client", "c0")):
+                sh("tc", "qdisc", "change", "dev", dev, "root", "netem", "loss", "0%", "limit",
+                   "100000", netns=ns)
+            said = client.communicate()[0]
+        assert client.returncode == 0, said + half_closed
         kecho.wait("active", 0, seconds=60)
         stats = kecho.stats()
         assert stats["bytes_in"] == stats["bytes_out"] == 500 * 65536, stats
@@ -152,7 +171,10 @@ def test_closing_under_loss(load):
 def test_reset_connections_leave_no_orphan(load):
     """What rmmod, a deadline or max_conns ends is gone at once on the server's side."""
     kecho = load("kecho", max_conns=50)
-    socks = [connect() for _ in range(100)]
+    socks = []
+    for _ in range(100):
+        with contextlib.suppress(ConnectionResetError):  # which one refused may see at connect
+            socks.append(connect())
     kecho.wait("rejected", 50)
     rmmod("kecho")
     assert connected(12345) == ""
