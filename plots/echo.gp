@@ -17,7 +17,7 @@ set boxwidth 0.9
 set grid y back lc rgb "#dddddd"
 set border 3
 set tics nomirror
-set key outside below horizontal samplen 1
+set key outside top center horizontal samplen 1
 
 # Rows of one server, 64-byte messages only: its connections as labels, its cost as the bar.
 cost(server) = sprintf("< awk -F, '$1 == \"%s\" && $3 == 64 { print $2 \",\" $5 / 1000 }' %s", server, csv)

@@ -15,7 +15,7 @@ set ytics 10
 set grid back lc rgb "#dddddd"
 set border 3
 set tics nomirror
-set key outside below horizontal samplen 3
+set key outside top center horizontal samplen 3
 set style line 1 lc rgb "#0072b2" lw 2.5
 set style line 2 lc rgb "#d55e00" lw 2.5
 

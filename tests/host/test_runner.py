@@ -44,7 +44,7 @@ def test_large_output():
 
 
 def test_panic_fails_and_is_shown():
-    done = vm("sh", "-c", "echo before; echo c > /proc/sysrq-trigger; sleep 60")
+    done = vm("sh", "-c", "echo before; sleep 1; echo c > /proc/sysrq-trigger; sleep 60")
     assert done.returncode == 99
     assert "sysrq triggered crash" in done.stderr and "Kernel panic" in done.stderr
     assert "before" in done.stdout
