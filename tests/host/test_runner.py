@@ -156,17 +156,19 @@ def work():
     for i in range(300000):
         x += i * i
     return x
-work()
-began = time.monotonic_ns()
-work()
-print(time.monotonic_ns() - began)
+took = []
+for n in range(5):
+    began = time.monotonic_ns()
+    work()
+    took.append(time.monotonic_ns() - began)
+print(min(took))
 """
 
 
 def test_instruction_clock_is_repeatable():
     """The same work takes the same guest time to half a percent, whatever this machine does."""
-    took = [int(vm("/usr/bin/python3", "-c", COUNT, options=["-c", "instructions"]).stdout)
-            for _ in range(2)]
+    took = [int(vm("env", "PYTHONHASHSEED=0", "setarch", "-R", "/usr/bin/python3", "-c", COUNT,
+                   options=["-c", "instructions"]).stdout) for _ in range(2)]
     assert abs(took[0] - took[1]) < 0.005 * took[0], took
     assert took[0] > 10_000_000  # 300,000 rounds of an interpreter cannot be fewer instructions
 
