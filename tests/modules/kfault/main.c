@@ -25,7 +25,7 @@ static int __init kfault_init(void)
 		return 0;
 	}
 	if (!strcmp(how, "oops"))
-		*(volatile int *)8 = 0;
+		WRITE_ONCE(*(int *)8, 0);
 	if (!strcmp(how, "hang"))
 		on_each_cpu(hang, NULL, 1);
 	return -EINVAL;
