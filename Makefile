@@ -4,11 +4,16 @@
 
 SHELL := /bin/bash
 
-# Which kernel to build for: KERNEL= one of "vm/kernel list"; else KDIR=, any kernel's headers, by
-# default those of the kernel that runs. Objects go to a folder per kernel, not among the sources.
+# Which kernel to build for: KDIR= on the command line, any kernel's headers; else KERNEL=, one of
+# "vm/kernel list"; else the kernel that runs. Objects go to a folder per kernel, not among the sources.
+ifeq ($(origin KDIR),command line)
+  override undefine KERNEL
+endif
 ifdef KERNEL
-  kdir = $(shell vm/kernel show $(KERNEL) 2>/dev/null | sed -n 's/^headers=//p')
-  out := build/$(KERNEL)
+  shown := $(shell vm/kernel show $(KERNEL) 2>/dev/null)
+  kdir := $(patsubst headers=%,%,$(filter headers=%,$(shown)))
+  tools := $(patsubst tools=%,%:,$(filter tools=%,$(shown)))
+  out := build/$(or $(patsubst name=%,%,$(filter name=%,$(shown))),$(KERNEL))
 else
   KDIR ?= /lib/modules/$(shell uname -r)/build
   kdir = $(KDIR)
@@ -41,6 +46,9 @@ modules: $(out)/.built ## build the modules (KERNEL=6.1 for a kernel of vm/kerne
 
 hooks: $(out)+hooks/.built ## build them with the test hooks, and the tests' own modules
 
+# Some headers ask for type information in modules, which pahole makes; none of it is needed here.
+btf = $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)
+
 # kbuild DIR,FILES,FLAGS: lays links to FILES under DIR, builds there, and puts the modules at DIR's top.
 define kbuild
 	@[[ -n "$(kdir)" && -e "$(kdir)/Makefile" ]] || { \
@@ -49,7 +57,7 @@ define kbuild
 	@mkdir -p $(1)
 	@find $(1) -xtype l -delete
 	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/modules/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/modules/}; done
-	@$(MAKE) -s -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
+	@PATH=$(tools)$$PATH; $(MAKE) -s -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
 endef
 
