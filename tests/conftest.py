@@ -25,10 +25,12 @@ def pytest_addoption(parser):
     group = parser.getgroup("vm")
     group.addoption("--kernel", default=os.environ.get("KERNEL") or "6.1", help="kernel to boot")
     group.addoption("--vm-timeout", type=int, default=1800, help="seconds a file's tests may take")
+    group.addoption("--guests", type=int, default=min(4, os.cpu_count() or 1),
+                    help="how many files' guests run at a time")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "boot(**kw): boot options for this file: mib=, cpus=")
+    config.addinivalue_line("markers", "boot(**kw): boot options for this file: mib=, cpus=; minutes= it takes")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
 
@@ -75,10 +77,7 @@ def pytest_runtestloop(session):
         item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.shouldfail or session.shouldstop:
             return True
-    for items in files.values():
-        run_in_vm(session, items)
-        if session.shouldfail or session.shouldstop:
-            return True
+    run_in_vms(session, sorted(files.values(), key=weight, reverse=True))
     return True
 
 
@@ -118,11 +117,18 @@ class Relay:
         self.log(TestReport(nodeid, location, {}, "passed", None, "teardown"))
 
 
-def boot_options(items):
-    options = {}
+def boot_marker(items):
     marker = items[0].get_closest_marker("boot")
-    if marker:
-        options = marker.kwargs
+    return marker.kwargs if marker else {}
+
+
+def weight(items):
+    """The longest files go first, so that no boot is left running alone at the end."""
+    return boot_marker(items).get("minutes", 1)
+
+
+def boot_options(items):
+    options = boot_marker(items)
     args = []
     if "mib" in options:
         args += ["-m", str(options["mib"])]
@@ -131,41 +137,66 @@ def boot_options(items):
     return args
 
 
-def run_in_vm(session, items):
-    config = session.config
-    out = TOP / "output" / "tests"
-    out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out) as shared:
-        reports = Path(shared) / "reports"
+class Guest:
+    """One boot that runs one file's tests."""
+
+    def __init__(self, session, items):
+        self.config = session.config
+        self.items = items
+        out = TOP / "output" / "tests"
+        out.mkdir(parents=True, exist_ok=True)
+        self.shared = tempfile.TemporaryDirectory(dir=out)
+        reports = Path(self.shared.name) / "reports"
         reports.touch()
-        errors = open(Path(shared) / "said", "w+", encoding="utf-8", errors="replace")
-        command = [str(TOP / "vm" / "run"), "-k", config.getoption("--kernel"),
-                   "-t", str(config.getoption("--vm-timeout")), "-o", shared,
+        self.said = open(Path(self.shared.name) / "said", "w+", encoding="utf-8", errors="replace")
+        self.relay = Relay(session, items, reports)
+        command = [str(TOP / "vm" / "run"), "-k", self.config.getoption("--kernel"),
+                   "-t", str(self.config.getoption("--vm-timeout")), "-o", self.shared.name,
                    *boot_options(items), "--", "env", f"TEST_REPORTS={reports}",
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
-        relay = Relay(session, items, reports)
-        guest = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL,
-                                 stdout=errors, stderr=subprocess.STDOUT)
-        try:
-            while guest.poll() is None:
-                relay.poll()
-                if session.shouldfail or session.shouldstop:
-                    break
-                time.sleep(0.2)
-        finally:
-            if guest.poll() is None:
-                guest.terminate()
-            guest.wait()
-        relay.poll()
-        errors.seek(0)
-        said = errors.read()[-20000:]
-        errors.close()
-    stopped = session.shouldfail or session.shouldstop
-    for item in items:
-        if item.nodeid not in relay.ended and not stopped:
-            relay.fail(item.nodeid, item.location,
-                       f"the guest ended (vm/run: status {guest.returncode}) before this test did\n{said}")
-    if guest.returncode not in (0, 1) and not stopped:
-        name = f"{items[0].nodeid.split('::')[0]}::guest"
-        relay.fail(name, items[0].location, f"vm/run: status {guest.returncode}\n{said}")
+        self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL,
+                                        stdout=self.said, stderr=subprocess.STDOUT)
+
+    def running(self):
+        """Hands on what was reported so far; False once the guest has ended."""
+        ended = self.process.poll() is not None
+        self.relay.poll()
+        return not ended
+
+    def end(self, stopped):
+        """Clears up; a test that has not reported, and a kernel that has, are failures."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        status = self.process.wait()
+        self.said.seek(0)
+        said = self.said.read()[-20000:]
+        self.said.close()
+        self.shared.cleanup()
+        if stopped:
+            return
+        for item in self.items:
+            if item.nodeid not in self.relay.ended:
+                self.relay.fail(item.nodeid, item.location,
+                                f"the guest ended (vm/run: status {status}) before this test did\n{said}")
+        if status not in (0, 1):
+            name = f"{self.items[0].nodeid.split('::')[0]}::guest"
+            self.relay.fail(name, self.items[0].location, f"vm/run: status {status}\n{said}")
+
+
+def run_in_vms(session, waiting):
+    """Runs the files' tests, --guests boots at a time."""
+    guests = []
+    stopped = False
+    try:
+        while (waiting or guests) and not stopped:
+            while waiting and len(guests) < session.config.getoption("--guests"):
+                guests.append(Guest(session, waiting.pop(0)))
+            for guest in [g for g in guests if not g.running()]:
+                guests.remove(guest)
+                guest.end(False)
+            stopped = bool(session.shouldfail or session.shouldstop)
+            time.sleep(0.2)
+    finally:
+        for guest in guests:
+            guest.end(True)

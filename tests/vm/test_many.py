@@ -11,7 +11,7 @@ import pytest
 from lib import (BENCH, bench, connect, connected, network_namespace, rmmod, sh, slabs,
                  sockstat, sysctl, threads)
 
-pytestmark = pytest.mark.boot(mib=3072)
+pytestmark = pytest.mark.boot(mib=3072, minutes=8)
 
 
 @pytest.mark.parametrize("bench_param", [0, 1])
