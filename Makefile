@@ -13,6 +13,7 @@ ifdef KERNEL
   shown := $(shell vm/kernel show $(KERNEL) 2>/dev/null)
   kdir := $(patsubst headers=%,%,$(filter headers=%,$(shown)))
   tools := $(patsubst tools=%,%:,$(filter tools=%,$(shown)))
+  debug := $(if $(filter source=%,$(shown)),KCFLAGS=-g)
   out := build/$(or $(patsubst name=%,%,$(filter name=%,$(shown))),$(KERNEL))
 else
   KDIR ?= /lib/modules/$(shell uname -r)/build
@@ -34,11 +35,11 @@ programs := $(patsubst %.c,%,$(wildcard userspace/*.c))
 PYTHON ?= /usr/bin/python3
 K := $(or $(KERNEL),6.1)
 
-.PHONY: all modules hooks userspace help setup kernel demo check bench plot shell load unload lint format clean
+.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan bench plot shell load unload lint format clean
 all: modules userspace ## build the modules and the programs
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # --- modules ---------------------------------------------------------------------------------
 
@@ -57,7 +58,7 @@ define kbuild
 	@mkdir -p $(1)
 	@find $(1) -xtype l -delete
 	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/modules/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/modules/}; done
-	@PATH=$(tools)$$PATH; $(MAKE) -s -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
+	@PATH=$(tools)$$PATH; $(MAKE) -s -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(debug) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
 endef
 
@@ -84,6 +85,10 @@ userspace: ## build the load generators and the baseline server
 setup:
 	@vm/setup
 
+.PHONY: kernels
+kernels: setup
+	@vm/setup kernels
+
 kernel: setup
 	@vm/kernel get $(K)
 
@@ -93,6 +98,18 @@ demo: kernel ## the guided tour: boots a kernel in a VM, walks through the modul
 check: kernel ## the tests, in the same VM (TESTS= names some)
 	@$(MAKE) -s KERNEL=$(K) modules hooks userspace
 	@KERNEL=$(K) $(PYTHON) -m pytest -c tests/pytest.ini $(TESTS)
+
+# Which kernels "make matrix" runs on: those that Debian ships.
+KERNELS ?= 5.10 6.1 6.12 7.x
+
+matrix: kernels ## the tests on every kernel, and a table (KERNELS= names some, TESTS= some tests, SMOKE=1: a few tests a module)
+	@tests/matrix $(if $(SMOKE),--smoke) $(KERNELS) -- $(TESTS)
+
+check-debug: kernels ## the tests on a kernel with KASAN, lockdep and kmemleak, built on first use (ten minutes)
+	@tests/matrix debug -- $(TESTS)
+
+check-kcsan: kernels ## the tests on a kernel that watches for data races
+	@tests/matrix kcsan -- $(TESTS)
 
 bench: kernel ## kecho beside an epoll server, in instruction time (QUICK=1: rougher)
 	@$(MAKE) -s KERNEL=$(K) modules userspace

@@ -12,8 +12,8 @@
 #include <net/net_namespace.h>
 #include <net/sock.h>
 
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0)
-#error "these modules need Linux 5.10 or later"
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0) || LINUX_VERSION_CODE >= KERNEL_VERSION(8, 0, 0)
+#error "these modules are for Linux 5.10 to 7.x: no other has been tried"
 #endif
 
 /* 7.x warns about a workqueue that is marked neither per CPU nor unbound. */

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """One pytest run for both sides: tests under tests/host run here, those under tests/vm in a VM.
 
-The VM's tests are collected here, file by file; each file gets a boot of its own, so that what
-one breaks harms no other. In the guest, pytest runs the same tests and writes a report a line to
-the file that TEST_REPORTS names, in the shared output directory, which this side reads as they come. A kernel
-report (vm/run's exit status 99), a guest that dies and a test that never reported are failures.
+Both are collected here, and each file is then run by a pytest of its own, some at a time: one under
+tests/vm in a boot of its own, so that what one breaks harms no other. That pytest writes a report a
+line to the file that TEST_REPORTS names, in the shared output directory, and this side reads them as
+they come. A kernel report (vm/run's exit status 99), a guest that dies and a test that never reported
+are failures.
 """
 
 import json
@@ -25,20 +26,24 @@ def pytest_addoption(parser):
     group = parser.getgroup("vm")
     group.addoption("--kernel", default=os.environ.get("KERNEL") or "6.1", help="kernel to boot")
     group.addoption("--vm-timeout", type=int, default=1800, help="seconds a file's tests may take")
-    group.addoption("--guests", type=int, default=min(4, os.cpu_count() or 1),
-                    help="how many files' guests run at a time")
+    group.addoption("--results", help="file that a line of JSON a test is added to")
+    group.addoption("--batches", type=int, default=min(4, os.cpu_count() or 1),
+                    help="how many files are run at a time")
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "boot(**kw): boot options for this file: mib=, cpus=; minutes= it takes")
+    config.addinivalue_line("markers", "smoke: one of the few tests a module for kernels that CI has less time for")
+    config.addinivalue_line("markers", "boot(**kw): "
+                            "boot options for this file: mib=, cpus=; minutes= it takes; "
+                            "split= whether each mode gets a boot of its own")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
 
 
-# --- guest ---------------------------------------------------------------------------------------
+# --- the pytest that runs a batch ------------------------------------------------------------------
 
 
-REPORTS = os.environ.get("TEST_REPORTS")  # set: this is the guest
+REPORTS = os.environ.get("TEST_REPORTS")  # set: this pytest runs one file for another
 
 
 class Reporter:
@@ -54,7 +59,7 @@ class Reporter:
         self.file.flush()
 
 
-# --- host ----------------------------------------------------------------------------------------
+# --- the pytest that was called -------------------------------------------------------------------
 
 
 def is_vm_test(item):
@@ -67,18 +72,33 @@ def pytest_runtestloop(session):
         return None
     if session.testsfailed and not session.config.option.continue_on_collection_errors:
         return None
-    here = [i for i in session.items if not is_vm_test(i)]
-    files = {}
+    batches = {}
     for item in session.items:
-        if is_vm_test(item):
-            files.setdefault(str(item.fspath), []).append(item)
-    for n, item in enumerate(here):
-        following = here[n + 1] if n + 1 < len(here) else None
-        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
-        if session.shouldfail or session.shouldstop:
-            return True
-    run_in_vms(session, sorted(files.values(), key=weight, reverse=True))
+        batches.setdefault(batch_of(item), []).append(item)
+    run_batches(session, sorted(batches.values(), key=minutes, reverse=True))
     return True
+
+
+def batch_of(item):
+    """What runs together: a file, or where the file says so each mode of it."""
+    split = boot_marker([item]).get("split")
+    mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
+    return (str(item.fspath), mode if split else None)
+
+
+def judge_skip(report):
+    """A skip for a reason that tests/skips.txt does not list is a failure."""
+    if not report.skipped:
+        return
+    reasons = (TOP / "tests" / "skips.txt").read_text(encoding="utf-8").splitlines()
+    if skip_reason(report) not in reasons:
+        report.outcome = "failed"
+        report.longrepr = f"skipped for a reason that tests/skips.txt does not list: {report.longrepr[2]}"
+
+
+def skip_reason(report):
+    """What pytest.skip() was given."""
+    return report.longrepr[2].removeprefix("Skipped: ")
 
 
 class Relay:
@@ -103,6 +123,8 @@ class Relay:
                 config=self.session.config, data=json.loads(line)))
 
     def log(self, report):
+        judge_skip(report)
+        self.record(report)
         hook = self.session.config.hook
         if report.nodeid not in self.begun:
             self.begun.add(report.nodeid)
@@ -111,6 +133,14 @@ class Relay:
         if report.when == "teardown":
             self.ended.add(report.nodeid)
             hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
+
+    def record(self, report):
+        """Adds a test's outcome to --results, for tests/matrix."""
+        path = self.session.config.getoption("--results")
+        if path and (report.when == "call" or not report.passed):
+            reason = skip_reason(report) if report.skipped else None
+            with open(path, "a", encoding="utf-8") as f:
+                f.write(json.dumps([report.nodeid, report.outcome, reason]) + "\n")
 
     def fail(self, nodeid, location, text):
         self.log(TestReport(nodeid, location, {}, "failed", text, "call"))
@@ -122,8 +152,8 @@ def boot_marker(items):
     return marker.kwargs if marker else {}
 
 
-def weight(items):
-    """The longest files go first, so that no boot is left running alone at the end."""
+def minutes(items):
+    """The longest batches go first, so that none is left running alone at the end."""
     return boot_marker(items).get("minutes", 1)
 
 
@@ -137,8 +167,8 @@ def boot_options(items):
     return args
 
 
-class Guest:
-    """One boot that runs one file's tests."""
+class Batch:
+    """One pytest, in the VM if need be, that runs a batch of tests."""
 
     def __init__(self, session, items):
         self.config = session.config
@@ -150,16 +180,19 @@ class Guest:
         reports.touch()
         self.said = open(Path(self.shared.name) / "said", "w+", encoding="utf-8", errors="replace")
         self.relay = Relay(session, items, reports)
-        command = [str(TOP / "vm" / "run"), "-k", self.config.getoption("--kernel"),
+        run = []
+        if is_vm_test(items[0]):
+            run = [str(TOP / "vm" / "run"), "-k", self.config.getoption("--kernel"),
                    "-t", str(self.config.getoption("--vm-timeout")), "-o", self.shared.name,
-                   *boot_options(items), "--", "env", f"TEST_REPORTS={reports}",
+                   *boot_options(items), "--"]
+        command = [*run, "env", f"TEST_REPORTS={reports}",
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
         self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL,
                                         stdout=self.said, stderr=subprocess.STDOUT)
 
     def running(self):
-        """Hands on what was reported so far; False once the guest has ended."""
+        """Hands on what was reported so far; False once the run has ended."""
         ended = self.process.poll() is not None
         self.relay.poll()
         return not ended
@@ -178,25 +211,25 @@ class Guest:
         for item in self.items:
             if item.nodeid not in self.relay.ended:
                 self.relay.fail(item.nodeid, item.location,
-                                f"the guest ended (vm/run: status {status}) before this test did\n{said}")
+                                f"the guest ended (status {status}) before this test did\n{said}")
         if status not in (0, 1):
-            name = f"{self.items[0].nodeid.split('::')[0]}::guest"
-            self.relay.fail(name, self.items[0].location, f"vm/run: status {status}\n{said}")
+            name = f"{self.items[0].nodeid.split('::')[0]}::end"
+            self.relay.fail(name, self.items[0].location, f"status {status}\n{said}")
 
 
-def run_in_vms(session, waiting):
-    """Runs the files' tests, --guests boots at a time."""
-    guests = []
+def run_batches(session, waiting):
+    """Runs the batches, --batches at a time."""
+    running = []
     stopped = False
     try:
-        while (waiting or guests) and not stopped:
-            while waiting and len(guests) < session.config.getoption("--guests"):
-                guests.append(Guest(session, waiting.pop(0)))
-            for guest in [g for g in guests if not g.running()]:
-                guests.remove(guest)
-                guest.end(False)
+        while (waiting or running) and not stopped:
+            while waiting and len(running) < session.config.getoption("--batches"):
+                running.append(Batch(session, waiting.pop(0)))
+            for batch in [b for b in running if not b.running()]:
+                running.remove(batch)
+                batch.end(False)
             stopped = bool(session.shouldfail or session.shouldstop)
             time.sleep(0.2)
     finally:
-        for guest in guests:
-            guest.end(True)
+        for batch in running:
+            batch.end(True)

@@ -3,18 +3,21 @@
 
 import os
 import re
+import shutil
 import subprocess
 import time
 from pathlib import Path
 
+import conftest
 import pytest
+from _pytest.reports import TestReport
 
 TOP = Path(__file__).resolve().parents[2]
 KERNEL = os.environ.get("KERNEL") or "6.1"
 
 
-def vm(*command, options=(), env=None, cwd=TOP, out=None):
-    args = [TOP / "vm" / "run", "-k", KERNEL, "-o", str(out or TOP / "output" / "tests"), *options,
+def vm(*command, options=(), env=None, cwd=TOP, out=None, top=TOP):
+    args = [top / "vm" / "run", "-k", KERNEL, "-o", str(out or TOP / "output" / "tests"), *options,
             "--", *command]
     return subprocess.run([str(a) for a in args], text=True, capture_output=True, cwd=cwd,
                           env={**os.environ, **(env or {})}, check=False, timeout=300)
@@ -173,12 +176,20 @@ def test_instruction_clock_is_repeatable():
     assert took[0] > 10_000_000  # 300,000 rounds of an interpreter cannot be fewer instructions
 
 
-def test_modules_are_rebuilt_when_older_than_their_sources():
-    module = TOP / "build" / KERNEL / "kecho.ko"
-    vm("true")
+def test_modules_are_rebuilt_when_older_than_their_sources(tmp_path):
+    """In a copy of the sources, since other guests read this tree's modules."""
+    sources = subprocess.run(["git", "-C", TOP, "ls-files"], text=True, capture_output=True, check=True)
+    for name in sources.stdout.split():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(TOP / name, tmp_path / name)
+    cache = {"KNET_CACHE": str(TOP / ".cache")}
+    module = tmp_path / "build" / KERNEL / "kecho.ko"
+    assert vm("true", top=tmp_path, env=cache).returncode == 0
     before = module.stat().st_mtime
-    (TOP / "kecho" / "echo.c").touch()
-    assert vm("true").returncode == 0
+    assert vm("true", top=tmp_path, env=cache).returncode == 0
+    assert module.stat().st_mtime == before
+    (tmp_path / "kecho" / "echo.c").touch()
+    assert vm("true", top=tmp_path, env=cache).returncode == 0
     assert module.stat().st_mtime > before
 
 
@@ -201,3 +212,44 @@ def test_make_without_headers_names_the_package():
     done = subprocess.run(["make", "-C", TOP, "modules", "KDIR=/nonexistent"], text=True,
                           capture_output=True, check=False)
     assert done.returncode and "/nonexistent" in done.stderr and "linux-headers-" in done.stderr
+
+
+@pytest.mark.parametrize("version, refused", [((5, 9, 255), True), ((5, 10, 0), False), ((7, 3, 4), False),
+                                              ((8, 0, 0), True)])
+def test_kernels_outside_the_range_are_refused_at_build_time(tmp_path, version, refused):
+    code = version[0] << 16 | version[1] << 8 | version[2]
+    (tmp_path / "version.h").write_text(f"#define LINUX_VERSION_CODE {code}\n"
+                                        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n")
+    source = (TOP / "common" / "compat.h").read_text()
+    lines = [line for line in source.splitlines() if not line.startswith("#include")]
+    (tmp_path / "compat.h").write_text("\n".join(['#include "version.h"', *lines]))
+    done = subprocess.run(["gcc", "-E", tmp_path / "compat.h"], text=True, capture_output=True, check=False)
+    assert bool(done.returncode) == refused
+    if refused:
+        assert "5.10" in done.stderr and "7.x" in done.stderr
+
+
+def test_broken_download_is_thrown_away(tmp_path):
+    """What a download leaves behind that was cut short is not taken for a kernel, nor kept."""
+    apt = tmp_path / "apt-get"
+    apt.write_text('#!/bin/sh\ncase "$*" in\n*" download "*) echo half > linux-image.deb; exit 100 ;;\nesac\n'
+                   'exec /usr/bin/apt-get "$@"\n')
+    apt.chmod(0o755)
+    cache = tmp_path / "cache"
+    env = {**os.environ, "KNET_CACHE": str(cache), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([TOP / "vm" / "kernel", "get", "6.1"], text=True, capture_output=True, check=False,
+                          env=env)
+    assert done.returncode == 1 and "the download failed" in done.stderr
+    assert not list(cache.glob("kernels/6.1/*"))
+    assert not list(cache.rglob("linux-image*"))
+    shown = subprocess.run([TOP / "vm" / "kernel", "show", "6.1"], text=True, capture_output=True, check=False,
+                           env=env)
+    assert shown.returncode == 1 and "vm/kernel get 6.1" in shown.stderr
+
+
+def test_a_skip_needs_a_listed_reason():
+    listed = (TOP / "tests" / "skips.txt").read_text().splitlines()[1]
+    for reason, outcome in ((listed, "skipped"), ("I do not feel like it", "failed")):
+        report = TestReport("vm/x", ("x", 0, "x"), {}, "skipped", ("x", 0, f"Skipped: {reason}"), "call")
+        conftest.judge_skip(report)
+        assert report.outcome == outcome

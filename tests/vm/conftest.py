@@ -2,16 +2,7 @@
 """Fixtures of the tests in the VM."""
 
 import pytest
-from lib import HOOKS_DIR, KO_DIR, KernelLog, Server, insmod, loaded, rmmod
-
-# How a server can come to its data: see docs/architecture.md. "owned" is a build with test hooks,
-# in which every third data_ready sees the socket owned by a process.
-MODES = {
-    "fast": (KO_DIR, {}),
-    "worker": (KO_DIR, {"fastpath": 0}),
-    "owned": (HOOKS_DIR, {"hook_owned": 3}),
-}
-
+from lib import HOOKS_DIR, MODES, KernelLog, Server, insmod, loaded, rmmod
 
 class Loader:
     """Loads modules in the mode under test, and unloads them after the test."""

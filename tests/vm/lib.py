@@ -15,6 +15,21 @@ HOOKS_DIR = KO_DIR.with_name(KO_DIR.name + "+hooks")  # built with the test hook
 TOP = Path(__file__).resolve().parents[2]
 BENCH = TOP / "userspace" / "bench"
 PORT = 12345
+# A kernel built to find bugs is slow: the same tests run on it with smaller loads.
+DEBUG = os.environ.get("VM_KERNEL") in ("debug", "kcsan")
+
+# How a server can come to its data: see docs/architecture.md. "owned" is a build with test hooks,
+# in which every third data_ready sees the socket owned by a process.
+MODES = {
+    "fast": (KO_DIR, {}),
+    "worker": (KO_DIR, {"fastpath": 0}),
+    "owned": (HOOKS_DIR, {"hook_owned": 3}),
+}
+
+
+def scaled(count, by=20):
+    """How many of something a test should make: count, or under a debug kernel a fraction of it."""
+    return count // by if DEBUG else count
 
 
 def sh(*args, check=True, netns=None, **kw):

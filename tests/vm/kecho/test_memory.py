@@ -11,10 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import BENCH, TOP, bench, meminfo, rmmod, sysctl, threads
+from lib import BENCH, DEBUG, TOP, bench, meminfo, rmmod, scaled, sysctl, threads
 
-pytestmark = pytest.mark.boot(mib=3072, minutes=8)
-COUNT = 10000
+pytestmark = pytest.mark.boot(mib=3072, minutes=5)
+COUNT = scaled(10000)
 
 
 def sample():
@@ -74,6 +74,8 @@ def test_memory_of_idle_connections(load):
         server.terminate()
         server.wait()
     kernel, user = (statistics.median(rounds[port]) for port in (12345, 12346))
+    if DEBUG:
+        pytest.skip("a debug kernel's sockets cost what its detectors add")
     assert user > 1000, rounds  # or nothing was measured
     assert kernel <= user + 512, rounds
     print(f"memory per idle connection: kecho {kernel:.0f} B, user-echo-server {user:.0f} B")

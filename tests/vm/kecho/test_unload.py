@@ -5,8 +5,7 @@ import subprocess
 import time
 
 import pytest
-from conftest import MODES
-from lib import BENCH, Server, connect, connected, insmod, receive, rmmod, slabs
+from lib import BENCH, MODES, Server, connect, connected, insmod, receive, rmmod, scaled, slabs
 
 
 def test_load_and_unload_200_times(mode):
@@ -14,7 +13,7 @@ def test_load_and_unload_200_times(mode):
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
     before = None
-    for n in range(200):
+    for n in range(scaled(200, 5)):
         insmod(module, **params)
         with connect() as s:
             s.sendall(b"hi")
@@ -35,7 +34,7 @@ def test_unload_under_load_50_times(mode, bench_param):
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
     slowest = 0
-    for n in range(50):
+    for n in range(scaled(50, 5)):
         insmod(module, bench=bench_param, **params)
         client = subprocess.Popen([BENCH, "-c", "200", "-n", "100000000", "-s", "2000", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -53,9 +52,9 @@ def test_unload_under_load_50_times(mode, bench_param):
 
 
 def test_unload_while_clients_connect(mode):
-    """rmmod amid connections that come and go, 50 times."""
+    """rmmod amid connections that come and go, 20 times."""
     folder, params = MODES[mode]
-    for _ in range(50):
+    for _ in range(scaled(20, 4)):
         insmod(folder / "kecho.ko", **params)
         client = subprocess.Popen([BENCH, "-c", "50", "-n", "100000000", "--reconnect", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

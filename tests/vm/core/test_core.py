@@ -21,6 +21,7 @@ def talk(text):
     return s
 
 
+@pytest.mark.smoke
 def test_several_sends_for_one_request(kline):
     with talk(b"say hello\nsay you\n") as s:
         assert receive(s, 14) == b"<hello>\n<you>\n"
@@ -60,6 +61,7 @@ def test_memory_short_in_the_middle_of_an_answer(kline):
     kline.set("hook_send_fails", 0)
 
 
+@pytest.mark.smoke
 def test_sleep_in_process_context(kline):
     """One that sleeps holds up neither others nor what it was sent meanwhile."""
     with talk(b"sleep 1000\nsay after\n") as sleeper, connect(port=PORT) as other:
@@ -90,6 +92,7 @@ def test_client_gone_while_asleep(kline):
     kline.wait("active", 0)
 
 
+@pytest.mark.smoke
 def test_deadline(kline):
     """The protocol is told which phase took too long, and may answer before the end."""
     with talk(b"deadline 1 42\n") as s, talk(b"deadline 1 7\n") as busy:
@@ -112,6 +115,7 @@ def test_deadline_taken_back(kline):
         assert receive(s, 13) == b"<still here>\n"
 
 
+@pytest.mark.smoke
 def test_end_by_the_server(kline):
     """An end in order: what was answered arrives, then FIN; later requests are not looked at."""
     with talk(b"say last\nbye\n") as s:

@@ -33,6 +33,7 @@ def echo(data, sock, pieces=None):
         thread.join()
 
 
+@pytest.mark.smoke
 def test_every_byte_value(kecho):
     """Each of the 256 values alone, NUL among them, and all in one message."""
     with connect() as s:
@@ -61,6 +62,7 @@ def test_pipelined_small_writes(kecho):
         assert echo(data, s, pieces) == data
 
 
+@pytest.mark.smoke
 def test_half_close_with_megabytes_queued(kecho):
     """The client sends 3 MiB and FIN before it reads a byte, and still gets all, then FIN."""
     data = random.Random(2).randbytes(3 << 20)
@@ -111,6 +113,7 @@ def test_data_before_the_server_attached(load, mode, fin):
     assert stats["accepted"] == 40 and stats["errors"] >= 20, stats
 
 
+@pytest.mark.smoke
 def test_data_in_the_same_instant_as_connect(kecho):
     """Two hundred clients that send and half-close without a pause after connect."""
     for n in range(200):
@@ -121,6 +124,7 @@ def test_data_in_the_same_instant_as_connect(kecho):
     kecho.wait("active", 0)
 
 
+@pytest.mark.smoke
 def test_urgent_data(kecho):
     """An urgent byte in the middle of a stream comes back in its place, and nothing stalls."""
     with connect() as s:
@@ -136,6 +140,7 @@ def test_urgent_data(kecho):
         assert receive_all(s) == b"last"
 
 
+@pytest.mark.smoke
 def test_reset_in_the_middle(kecho):
     """Clients that vanish by RST with data on its way leave nothing behind."""
     linger = struct.pack("ii", 1, 0)
@@ -200,6 +205,7 @@ def test_memory_short_for_sends(load):
     assert kecho.stat("errors") == 0
 
 
+@pytest.mark.smoke
 def test_statistics_add_up(kecho, mode):
     """The counters equal what the clients did."""
     out = bench("-c", 50, "-n", 200, "-s", 100)
