@@ -25,7 +25,7 @@ TOP = Path(__file__).resolve().parent.parent
 def pytest_addoption(parser):
     group = parser.getgroup("vm")
     group.addoption("--kernel", default=os.environ.get("KERNEL") or "6.1", help="kernel to boot")
-    group.addoption("--vm-timeout", type=int, default=1800, help="seconds a file's tests may take")
+    group.addoption("--vm-timeout", type=int, default=2700, help="seconds a file's tests may take")
     group.addoption("--results", help="file that a line of JSON a test is added to")
     group.addoption("--batches", type=int, default=min(4, os.cpu_count() or 1),
                     help="how many files are run at a time")
@@ -80,10 +80,16 @@ def pytest_runtestloop(session):
 
 
 def batch_of(item):
-    """What runs together: a file, or where the file says so each mode of it."""
-    split = boot_marker([item]).get("split")
+    """What runs together: a file, or where the file says so each mode of it.
+
+    A kernel with detectors built in takes a minute to boot: there all of a folder runs together, mode
+    by mode.
+    """
+    path = Path(str(item.fspath))
     mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
-    return (str(item.fspath), mode if split else None)
+    if item.config.getoption("--kernel") in ("debug", "kcsan") and is_vm_test(item):
+        return (str(path.parent), mode)
+    return (str(path), mode if boot_marker([item]).get("split") else None)
 
 
 def judge_skip(report):
@@ -148,8 +154,12 @@ class Relay:
 
 
 def boot_marker(items):
-    marker = items[0].get_closest_marker("boot")
-    return marker.kwargs if marker else {}
+    """The largest of what the items' files say of each option."""
+    options = {}
+    for marker in (item.get_closest_marker("boot") for item in items):
+        for name, value in (marker.kwargs if marker else {}).items():
+            options[name] = max(value, options.get(name, 0))
+    return options
 
 
 def minutes(items):

@@ -17,6 +17,8 @@ BENCH = TOP / "userspace" / "bench"
 PORT = 12345
 # A kernel built to find bugs is slow: the same tests run on it with smaller loads.
 DEBUG = os.environ.get("VM_KERNEL") in ("debug", "kcsan")
+# Seconds within which rmmod returns, whatever the clients do.
+UNLOAD_MAX = 20 if DEBUG else 1
 
 # How a server can come to its data: see docs/architecture.md. "owned" is a build with test hooks,
 # in which every third data_ready sees the socket owned by a process.

@@ -7,7 +7,7 @@ import struct
 import threading
 
 import pytest
-from lib import PORT, bench, connect, receive, receive_all, sh, sysctl
+from lib import PORT, bench, connect, receive, receive_all, scaled, sh, sysctl
 
 SIZES = [1, 2, 255, 256, 257, 1447, 1448, 1449, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, 8 << 20]
 
@@ -55,7 +55,7 @@ def test_random_binary(kecho, size):
 def test_pipelined_small_writes(kecho):
     """20,000 writes of 1 to 7 bytes, none waiting for an answer."""
     rng = random.Random(1)
-    pieces = [rng.randint(1, 7) for _ in range(20000)]
+    pieces = [rng.randint(1, 7) for _ in range(scaled(20000))]
     data = rng.randbytes(sum(pieces))
     with connect() as s:
         s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -208,12 +208,13 @@ def test_memory_short_for_sends(load):
 @pytest.mark.smoke
 def test_statistics_add_up(kecho, mode):
     """The counters equal what the clients did."""
-    out = bench("-c", 50, "-n", 200, "-s", 100)
-    assert "10000 messages" in out.stdout
+    each = scaled(200)
+    out = bench("-c", 50, "-n", each, "-s", 100)
+    assert f"{50 * each} messages" in out.stdout
     kecho.wait("active", 0)
     stats = kecho.stats()
     assert stats["accepted"] == stats["closed"] == 50
-    assert stats["bytes_in"] == stats["bytes_out"] == 50 * 200 * 100
+    assert stats["bytes_in"] == stats["bytes_out"] == 50 * each * 100
     assert stats["rejected"] == stats["timeouts"] == stats["errors"] == 0
     if mode == "fast":
         assert stats["fastpath_bytes"] >= 0.95 * stats["bytes_in"]

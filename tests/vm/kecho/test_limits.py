@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import PORT, bench, connect, connected, receive, receive_all, sh, socket_memory
+from lib import (PORT, UNLOAD_MAX, bench, connect, connected, receive, receive_all, scaled, sh,
+                 socket_memory)
 
 
 def alive(sock):
@@ -214,7 +215,8 @@ def test_slow_reader_against_fast_writer(kecho):
 def test_many_slow_readers(kecho):
     """200 clients that fill every buffer on the way and leave: all memory comes back."""
     socks = []
-    for _ in range(200):
+    count = scaled(200, 5)
+    for _ in range(count):
         s = connect()
         s.setblocking(False)
         try:
@@ -223,7 +225,7 @@ def test_many_slow_readers(kecho):
         except BlockingIOError:
             pass
         socks.append(s)
-    assert kecho.stat("active") == 200
+    assert kecho.stat("active") == count
     for s in socks:
         s.close()
     kecho.wait("active", 0, seconds=30)
@@ -238,7 +240,7 @@ def test_257_idle_clients(kecho):
     assert len(idle) == 600
     began = time.monotonic()
     sh("rmmod", "kecho")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < UNLOAD_MAX
 
 
 def test_accept_failures_do_not_spin(load, klog):
@@ -278,7 +280,8 @@ def cpu_seconds():
 
 def test_connections_are_freed_when_they_end(kecho):
     """Not at rmmod: after 2,000 connections the module holds none of them."""
-    bench("-c", 100, "-n", 20, "--reconnect")
+    each = scaled(20)
+    bench("-c", 100, "-n", each, "--reconnect")
     kecho.wait("active", 0)
-    assert kecho.stat("closed") == 2000
+    assert kecho.stat("closed") == 100 * each
     assert connected(PORT) == ""

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.boot(mib=3072, minutes=6, split=True)
 def test_5000_connections(load, bench_param):
     """Far more than any workqueue has workers; every one gets its answers, and no thread is made."""
     kecho = load("kecho", bench=bench_param)
-    count = scaled(5000, 10)
+    count = scaled(5000, 16)
     before = threads()
     with subprocess.Popen([BENCH, "-c", str(count), "-n", "3", "--hold", "--json"], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
@@ -36,7 +36,7 @@ def test_5000_connections(load, bench_param):
 def test_30000_connections(load):
     """More than one source address has ports for: they come from several of 127.0.0.0/8."""
     kecho = load("kecho", backlog=1024)
-    count = scaled(30000)
+    count = scaled(30000, 60)
     result = json.loads(bench("-c", count, "-n", 1, "--json", "--timeout", 120).stdout)
     assert result["messages"] == count
     kecho.wait("active", 0, seconds=60)
@@ -49,13 +49,13 @@ def test_200000_connections_leave_nothing(load, mode):
     The modes differ in how data is echoed, hardly in how a connection comes and goes, so the other
     two make do with a fifth of them.
     """
-    rounds = scaled(4000 if mode == "fast" else 800)
+    rounds = scaled(4000 if mode == "fast" else 800, 80)
     kecho = load("kecho", backlog=1024)
     watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
                "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",
                "kmalloc-256", "kmalloc-512", "kmalloc-1k", "kmalloc-2k"]
     with sysctl(ipv4__tcp_max_tw_buckets=64):
-        warm = scaled(200)
+        warm = scaled(200, 40)
         bench("-c", 50, "-n", warm, "--reconnect")  # fills the per-CPU caches
         kecho.wait("active", 0)
         before = settled(watched)
@@ -152,7 +152,7 @@ def test_closing_under_loss(load):
             sh("sysctl", "-w", "net.ipv4.tcp_orphan_retries=15", netns=ns)
             sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", "limit", "100000",
                netns=ns)
-        count = scaled(500, 10)
+        count = scaled(500, 20)
         kecho = load("kecho", netns="server", backlog=1024)
         with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-c",
                                LOSSY_CLIENT, str(count), "65536"], text=True, stdout=subprocess.PIPE,

@@ -5,7 +5,8 @@ import subprocess
 import time
 
 import pytest
-from lib import BENCH, MODES, Server, connect, connected, insmod, receive, rmmod, scaled, slabs
+from lib import (BENCH, MODES, UNLOAD_MAX, Server, connect, connected, insmod, receive, rmmod, scaled,
+                 slabs)
 
 
 def test_load_and_unload_200_times(mode):
@@ -13,13 +14,14 @@ def test_load_and_unload_200_times(mode):
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
     before = None
-    for n in range(scaled(200, 5)):
+    rounds = scaled(200)
+    for n in range(rounds):
         insmod(module, **params)
         with connect() as s:
             s.sendall(b"hi")
             assert receive(s, 2) == b"hi"
         rmmod("kecho")
-        if n == 20:
+        if n == rounds // 10:
             before = slabs()
     after = slabs()
     for name in ("TCP", "TCPv6", "sock_inode_cache", "pool_workqueue"):
@@ -34,27 +36,28 @@ def test_unload_under_load_50_times(mode, bench_param):
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
     slowest = 0
-    for n in range(scaled(50, 5)):
+    clients = scaled(200, 5)
+    for n in range(scaled(50, 16)):
         insmod(module, bench=bench_param, **params)
-        client = subprocess.Popen([BENCH, "-c", "200", "-n", "100000000", "-s", "2000", "--lean"],
+        client = subprocess.Popen([BENCH, "-c", str(clients), "-n", "100000000", "-s", "2000", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         server = Server("kecho")
-        end = time.monotonic() + 20
-        while server.stat("bytes_in") < 200 * 2000 * (1 + n % 3):
+        end = time.monotonic() + 60
+        while server.stat("bytes_in") < clients * 2000 * (1 + n % 3):
             assert time.monotonic() < end, server.stats()
         began = time.monotonic()
         rmmod("kecho")
         slowest = max(slowest, time.monotonic() - began)
         said = client.communicate(timeout=60)[0]
         assert client.returncode == 1 and "errors:" in said
-    assert slowest < 1, slowest
+    assert slowest < UNLOAD_MAX, slowest
     assert connected(12345) == ""
 
 
 def test_unload_while_clients_connect(mode):
     """rmmod amid connections that come and go, 20 times."""
     folder, params = MODES[mode]
-    for _ in range(scaled(20, 4)):
+    for _ in range(scaled(20, 10)):
         insmod(folder / "kecho.ko", **params)
         client = subprocess.Popen([BENCH, "-c", "50", "-n", "100000000", "--reconnect", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
