@@ -10,6 +10,7 @@ are failures.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,9 @@ def pytest_configure(config):
                             "split= whether each mode gets a boot of its own")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
+    else:
+        # Or a run that is terminated would leave its guests behind.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 # --- the pytest that runs a batch ------------------------------------------------------------------
