@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from lib import (BENCH, DEBUG, bench, connect, connected, network_namespace, rmmod, scaled, sh, slabs,
+from lib import (BENCH, bench, connect, connected, network_namespace, rmmod, scaled, sh, slabs,
                  sockstat, sysctl, threads)
 
 pytestmark = pytest.mark.boot(mib=3072, minutes=6, split=True)
@@ -67,9 +67,7 @@ def test_200000_connections_leave_nothing(load, mode):
     assert stats["accepted"] == stats["closed"] == total
     assert stats["bytes_out"] == total * 64
     assert stats["errors"] == 0
-    # KASAN keeps what was freed last from being used again: there only a leak of most would show.
-    slack = total // 2 if DEBUG else 400
-    grown = {n: (before[n], after[n]) for n in before if after[n] > 1.2 * before[n] + slack}
+    grown = {n: (before[n], after[n]) for n in before if after[n] > 1.2 * before[n] + 400}
     assert not grown, grown
 
 

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves what an idle connection costs: little more than in user space, and no thread."""
 
-import contextlib
 import os
 import re
 import signal
@@ -11,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import BENCH, DEBUG, TOP, bench, meminfo, rmmod, scaled, sysctl, threads
+from lib import BENCH, DEBUG, TOP, bench, meminfo, rmmod, scaled, shrink_slabs, sysctl, threads
 
 pytestmark = pytest.mark.boot(mib=3072, minutes=5)
 COUNT = scaled(10000)
@@ -20,9 +19,7 @@ COUNT = scaled(10000)
 def sample():
     """MemAvailable when nothing is cached: page cache, and slabs without an object in use."""
     Path("/proc/sys/vm/drop_caches").write_text("3")
-    for shrink in Path("/sys/kernel/slab").glob("*/shrink"):
-        with contextlib.suppress(OSError):
-            shrink.write_text("1")
+    shrink_slabs()
     return meminfo("MemAvailable") + pages_at_cpus()
 
 
