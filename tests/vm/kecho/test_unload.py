@@ -8,7 +8,6 @@ import pytest
 from lib import (BENCH, MODES, UNLOAD_MAX, Server, connect, connected, insmod, receive, rmmod,
                  scaled, slabs)
 
-
 pytestmark = pytest.mark.boot(minutes=7)
 
 
