@@ -133,6 +133,8 @@ class Relay:
                 config=self.session.config, data=json.loads(line)))
 
     def log(self, report):
+        if isinstance(report.longrepr, list):  # the place and reason of a skip, which JSON knows no tuples for
+            report.longrepr = tuple(report.longrepr)
         judge_skip(report)
         self.record(report)
         hook = self.session.config.hook

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (PORT, UNLOAD_MAX, bench, connect, connected, receive, receive_all, scaled, sh,
+from lib import (DEBUG, PORT, UNLOAD_MAX, bench, connect, connected, receive, receive_all, scaled, sh,
                  socket_memory)
 
 
@@ -225,7 +225,7 @@ def test_many_slow_readers(kecho):
         except BlockingIOError:
             pass
         socks.append(s)
-    assert kecho.stat("active") == count
+    kecho.wait("active", count)
     for s in socks:
         s.close()
     kecho.wait("active", 0, seconds=30)
@@ -265,7 +265,8 @@ def test_listener_killed_from_outside(kecho, klog):
         assert len(said) == 1
         busy = cpu_seconds()
         time.sleep(1)
-        assert cpu_seconds() - busy < 0.3
+        # A worker that spins takes a whole CPU; reading the clocks twice costs a debug kernel a third of one.
+        assert cpu_seconds() - busy < (0.7 if DEBUG else 0.3)
         assert alive(s)
         with pytest.raises(ConnectionRefusedError):
             connect()
