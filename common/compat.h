@@ -7,10 +7,14 @@
 #ifndef KNET_COMPAT_H
 #define KNET_COMPAT_H
 
+#include <linux/proc_fs.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
+#include <net/inet6_hashtables.h>
+#include <net/inet_hashtables.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
+#include <net/tcp.h>
 
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0) || LINUX_VERSION_CODE >= KERNEL_VERSION(8, 0, 0)
 #error "these modules are for Linux 5.10 to 7.x: no other has been tried"
@@ -54,6 +58,115 @@ static inline void compat_sk_hold_net(struct sock *sk)
 	sk->sk_net_refcnt = 1;
 	get_net(sock_net(sk));
 	this_cpu_add(*sock_net(sk)->core.sock_inuse, 1);
+#endif
+}
+
+/* PDE_DATA() became pde_data() with 5.17. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)
+#define pde_data(inode) PDE_DATA(inode)
+#endif
+
+/* 7.x takes the table of established sockets from the namespace; before, it is an argument. */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#define COMPAT_TABLE(net) (net)
+#else
+#define COMPAT_TABLE(net) (net), (net)->ipv4.tcp_death_row.hashinfo
+#endif
+
+/**
+ * compat_inet_lookup_established() - look up a connection, a request or a TIME-WAIT socket
+ * @net: whose
+ * @saddr: the peer's address
+ * @sport: the peer's port
+ * @daddr: the address here
+ * @hnum: the port here, host byte order
+ * @ifindex: also those bound to this interface; 0 for those bound to none
+ *
+ * Return: the socket, held, for sock_gen_put(); or NULL. The caller is in an RCU read-side section.
+ */
+static inline struct sock *compat_inet_lookup_established(struct net *net, __be32 saddr,
+							  __be16 sport, __be32 daddr, u16 hnum,
+							  int ifindex)
+{
+	return __inet_lookup_established(COMPAT_TABLE(net), saddr, sport, daddr, hnum, ifindex, 0);
+}
+
+#if IS_ENABLED(CONFIG_IPV6)
+/**
+ * compat_inet6_lookup_established() - compat_inet_lookup_established() for IPv6
+ * @net: whose
+ * @saddr: the peer's address
+ * @sport: the peer's port
+ * @daddr: the address here
+ * @hnum: the port here, host byte order
+ * @ifindex: also those bound to this interface; 0 for those bound to none
+ *
+ * Return: the socket, held, or NULL.
+ */
+static inline struct sock *
+compat_inet6_lookup_established(struct net *net, const struct in6_addr *saddr, __be16 sport,
+				const struct in6_addr *daddr, u16 hnum, int ifindex)
+{
+	return __inet6_lookup_established(COMPAT_TABLE(net), saddr, sport, daddr, hnum, ifindex, 0);
+}
+#endif
+
+/**
+ * compat_listen_bucket() - a bucket of the table of listeners
+ * @table: a namespace's tables
+ * @i: which, from 0
+ *
+ * Up to 5.18 the table that holds every listener is hashed by port; then it went, and the one
+ * hashed by address and port holds them all.
+ *
+ * Return: the bucket, or NULL past the last.
+ */
+static inline struct inet_listen_hashbucket *compat_listen_bucket(struct inet_hashinfo *table,
+								  unsigned int i)
+{
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(5, 19, 0)
+	return i <= table->lhash2_mask ? &table->lhash2[i] : NULL;
+#else
+	return i < INET_LHTABLE_SIZE ? &table->listening_hash[i] : NULL;
+#endif
+}
+
+/**
+ * compat_tcp_abort() - abort a connection, drop a request or close a listener
+ * @sk: held by the caller; not in TIME-WAIT
+ * @err: what its owner is told, such as ECONNABORTED
+ *
+ * Before 6.13, and its stable updates, tcp_abort() leaves an orphan's connection alone but says that
+ * it has aborted it; and up to 5.10 also when the connection was closed already.
+ *
+ * Return: 0, or -ENOENT if it was closed already.
+ */
+static inline int compat_tcp_abort(struct sock *sk, int err)
+{
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
+	int ret = -ENOENT;
+
+	if (!sk_fullsock(sk))
+		return tcp_abort(sk, err);
+	if (inet_sk_state_load(sk) == TCP_CLOSE)
+		return ret;
+	ret = tcp_abort(sk, err);
+	if (ret || inet_sk_state_load(sk) == TCP_CLOSE)
+		return ret;
+	ret = -ENOENT;
+	lock_sock(sk);
+	local_bh_disable();
+	bh_lock_sock(sk);
+	if (sk->sk_state != TCP_CLOSE && sock_flag(sk, SOCK_DEAD)) {
+		tcp_done(sk);
+		ret = 0;
+	}
+	bh_unlock_sock(sk);
+	local_bh_enable();
+	release_sock(sk);
+	return ret;
+#else
+	return tcp_abort(sk, err);
 #endif
 }
 

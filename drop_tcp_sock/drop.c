@@ -1,0 +1,272 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * drop.c - finds sockets by a selector and drops them.
+ *
+ * Sockets are looked up in the namespace's own tables and held by a reference before anything is done
+ * to them; what is asked for is then looked at again, since a socket goes on living until it is held.
+ * Requests (NEW_SYN_RECV) and TIME-WAIT sockets are struct sock_common only.
+ */
+#include <linux/netdevice.h>
+#include <linux/sched/signal.h>
+#include <net/inet_hashtables.h>
+#include <net/inet6_hashtables.h>
+#include <net/inet_timewait_sock.h>
+#include <net/tcp.h>
+
+#include "compat.h"
+#include "drop.h"
+
+#define WALK_BATCH 64 /* sockets held at a time while a table is walked */
+#define WALK_REST 1024 /* buckets between two offers of the CPU to others */
+
+static unsigned int state_of(const struct sock *sk)
+{
+	unsigned int state = inet_sk_state_load(sk);
+
+	if (state == TCP_TIME_WAIT)
+		return READ_ONCE(inet_twsk(sk)->tw_substate);
+	return state == TCP_NEW_SYN_RECV ? TCP_SYN_RECV : state;
+}
+
+static void map_address(u8 addr[16], __be32 v4)
+{
+	memset(addr, 0, 10);
+	memset(addr + 10, 0xff, 2);
+	memcpy(addr + 12, &v4, 4);
+}
+
+static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
+{
+	tuple->family = 4;
+#if IS_ENABLED(CONFIG_IPV6)
+	if (sk->sk_family == AF_INET6 && !ipv6_addr_v4mapped(&sk->sk_v6_daddr) &&
+	    !ipv6_addr_v4mapped(&sk->sk_v6_rcv_saddr)) {
+		tuple->family = 6;
+		memcpy(tuple->local, &sk->sk_v6_rcv_saddr, 16);
+		memcpy(tuple->remote, &sk->sk_v6_daddr, 16);
+	}
+#endif
+	if (tuple->family == 4) {
+		map_address(tuple->local, sk->sk_rcv_saddr);
+		map_address(tuple->remote, sk->sk_daddr);
+	}
+	tuple->local_port = sk->sk_num;
+	tuple->remote_port = ntohs(sk->sk_dport);
+}
+
+/* Whether @sk, held or its bucket locked, is asked for. @ifindex: 0 for any. */
+static bool is_meant(const struct sock *sk, const struct net *net, const struct drop_selector *sel,
+		     int ifindex)
+{
+	struct drop_tuple tuple;
+
+	if (!net_eq(sock_net(sk), net) || !(sel->states & (1U << state_of(sk))))
+		return false;
+	if (ifindex && READ_ONCE(sk->sk_bound_dev_if) != ifindex)
+		return false;
+	tuple_of(sk, &tuple);
+	return drop_matches(sel, &tuple);
+}
+
+/* Drops @sk and the caller's reference to it. Return: whether it was dropped. */
+static bool drop_one(struct sock *sk, const struct drop_selector *sel, struct drop_totals *totals)
+{
+	unsigned int state = state_of(sk);
+	int err = 0;
+
+	if (!(sel->states & (1U << state))) {
+		sock_gen_put(sk);
+		return false;
+	}
+	if (inet_sk_state_load(sk) == TCP_TIME_WAIT) {
+		local_bh_disable();
+		inet_twsk_deschedule_put(inet_twsk(sk));
+		local_bh_enable();
+	} else {
+		err = compat_tcp_abort(sk, ECONNABORTED);
+		sock_gen_put(sk);
+	}
+	if (!err)
+		totals->dropped[state]++;
+	return !err;
+}
+
+/* --- one connection --- */
+
+static struct sock *lookup(struct net *net, const struct drop_selector *sel, int ifindex)
+{
+	const struct drop_end *local = &sel->local, *remote = &sel->remote;
+	__be32 saddr, daddr;
+
+	if (local->family == 4) {
+		memcpy(&saddr, remote->addr + 12, 4);
+		memcpy(&daddr, local->addr + 12, 4);
+		return compat_inet_lookup_established(net, saddr, htons(remote->port), daddr,
+						      local->port, ifindex);
+	}
+#if IS_ENABLED(CONFIG_IPV6)
+	return compat_inet6_lookup_established(net, (const struct in6_addr *)remote->addr,
+					       htons(remote->port),
+					       (const struct in6_addr *)local->addr, local->port,
+					       ifindex);
+#else
+	return NULL;
+#endif
+}
+
+/* Without an interface in the line: a socket bound to none, else one bound to any. */
+static struct sock *find_pair(struct net *net, const struct drop_selector *sel, int ifindex)
+{
+	struct net_device *dev;
+	struct sock *sk;
+
+	rcu_read_lock();
+	sk = lookup(net, sel, ifindex);
+	if (sk && ifindex && READ_ONCE(sk->sk_bound_dev_if) != ifindex) {
+		sock_gen_put(sk);
+		sk = NULL;
+	}
+	if (!sk && !ifindex) {
+		for_each_netdev_rcu(net, dev)
+		{
+			sk = lookup(net, sel, dev->ifindex);
+			if (sk)
+				break;
+		}
+	}
+	rcu_read_unlock();
+	return sk;
+}
+
+/* --- all that match --- */
+
+/**
+ * struct walk - a walk through the socket tables
+ * @net: whose sockets; a table may hold those of other namespaces too
+ * @sel: which of them
+ * @ifindex: bound to this interface; 0 for any and none
+ * @totals: what came of it
+ * @stop: set by others to end it early
+ */
+struct walk {
+	struct net *net;
+	const struct drop_selector *sel;
+	int ifindex;
+	struct drop_totals *totals;
+	const bool *stop;
+};
+
+static bool must_stop(const struct walk *w)
+{
+	cond_resched();
+	return READ_ONCE(*w->stop) || fatal_signal_pending(current);
+}
+
+static void walk_chain(struct walk *w, struct hlist_nulls_head *chain, spinlock_t *lock)
+{
+	struct sock *batch[WALK_BATCH];
+	struct hlist_nulls_node *node;
+	unsigned int i, n, done;
+	struct sock *sk;
+
+	/* A chain of more than a batch is gone through again as long as that helps. */
+	do {
+		n = 0;
+		spin_lock_bh(lock);
+		sk_nulls_for_each(sk, node, chain)
+		{
+			if (!is_meant(sk, w->net, w->sel, w->ifindex))
+				continue;
+			if (state_of(sk) == TCP_LISTEN && !w->sel->listeners)
+				w->totals->skipped_listener++;
+			else if (refcount_inc_not_zero(&sk->sk_refcnt))
+				batch[n++] = sk;
+			if (n == WALK_BATCH)
+				break;
+		}
+		spin_unlock_bh(lock);
+		done = 0;
+		for (i = 0; i < n; i++)
+			done += drop_one(batch[i], w->sel, w->totals);
+	} while (n == WALK_BATCH && done && !must_stop(w));
+}
+
+static void walk_connections(struct walk *w)
+{
+	struct inet_hashinfo *table = w->net->ipv4.tcp_death_row.hashinfo;
+	unsigned int i;
+
+	for (i = 0; i <= table->ehash_mask; i++) {
+		if (!(i % WALK_REST) && must_stop(w))
+			return;
+		if (!hlist_nulls_empty(&table->ehash[i].chain))
+			walk_chain(w, &table->ehash[i].chain, inet_ehash_lockp(table, i));
+	}
+}
+
+static void walk_listeners(struct walk *w)
+{
+	struct inet_hashinfo *table = w->net->ipv4.tcp_death_row.hashinfo;
+	struct inet_listen_hashbucket *bucket;
+	unsigned int i;
+
+	for (i = 0; (bucket = compat_listen_bucket(table, i)); i++) {
+		if (!(i % WALK_REST) && must_stop(w))
+			return;
+		if (!hlist_nulls_empty(&bucket->nulls_head))
+			walk_chain(w, &bucket->nulls_head, &bucket->lock);
+	}
+}
+
+static int find_ifindex(struct net *net, const char *name)
+{
+	struct net_device *dev;
+	int ifindex = 0;
+
+	rcu_read_lock();
+	dev = dev_get_by_name_rcu(net, name);
+	if (dev)
+		ifindex = dev->ifindex;
+	rcu_read_unlock();
+	if (!ifindex && kstrtoint(name, 10, &ifindex))
+		return 0;
+	return ifindex;
+}
+
+static u64 dropped(const struct drop_totals *totals)
+{
+	unsigned int state;
+	u64 sum = 0;
+
+	for (state = 0; state < DROP_STATES; state++)
+		sum += totals->dropped[state];
+	return sum;
+}
+
+void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
+		  const bool *stop)
+{
+	struct walk walk = { .net = net, .sel = sel, .totals = totals, .stop = stop };
+	u64 before = dropped(totals) + totals->skipped_listener;
+	struct sock *sk;
+
+	if (*sel->ifname) {
+		walk.ifindex = find_ifindex(net, sel->ifname);
+		if (walk.ifindex <= 0) {
+			totals->not_found++;
+			return;
+		}
+	}
+	if (drop_is_pair(sel)) {
+		sk = find_pair(net, sel, walk.ifindex);
+		if (sk)
+			drop_one(sk, sel, totals);
+	} else {
+		if (sel->states & ~(1U << TCP_LISTEN))
+			walk_connections(&walk);
+		if (sel->states & (1U << TCP_LISTEN))
+			walk_listeners(&walk);
+	}
+	if (dropped(totals) + totals->skipped_listener == before)
+		totals->not_found++;
+}

@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * proc.c - /proc/net/drop_tcp_sock, one in each network namespace.
+ *
+ * An open file holds no reference to its namespace: removing the file, as the namespace or the module
+ * goes, waits for reads and writes that run and closes what is open, so the namespace and this module's
+ * part of it outlive every call in here.
+ *
+ * Locks, outermost first:
+ *	drop_file.mutex		the file's stream of lines: one write at a time
+ *	drop_net.act		one line is carried out at a time in a namespace, or two of them could
+ *				both count the same socket
+ *	drop_net.lock		totals; readers hold only this and never wait for a line
+ */
+#include <linux/capability.h>
+#include <linux/module.h>
+#include <linux/proc_fs.h>
+#include <linux/sched/signal.h>
+#include <linux/seq_file.h>
+#include <linux/slab.h>
+#include <linux/uaccess.h>
+#include <net/net_namespace.h>
+#include <net/netns/generic.h>
+
+#include "compat.h"
+#include "drop.h"
+
+#define FILE_NAME "drop_tcp_sock"
+#define CHUNK 4096 /* bytes taken from the writer at a time */
+
+/**
+ * struct drop_net - a network namespace's part
+ * @act: one line is carried out at a time
+ * @lock: guards what follows but for @dying
+ * @totals: since the module was loaded or the namespace made
+ * @bad: the last malformed line, its first bytes
+ * @bad_len: how many bytes of @bad
+ * @dying: no further line is to be carried out; set once
+ */
+struct drop_net {
+	struct mutex act;
+	spinlock_t lock;
+	struct drop_totals totals;
+	char bad[DROP_LINE_MAX];
+	size_t bad_len;
+	bool dying;
+};
+
+/**
+ * struct drop_file - an open file
+ * @net: the namespace
+ * @dn: its part here
+ * @writable: opened for writing too: reading shows @own
+ * @mutex: guards @cutter, @lines and @chunk
+ * @cutter: where the stream of lines stands
+ * @lines: how many lines were taken, blank ones among them
+ * @own: what came of this file's lines; guarded by @dn->lock
+ * @chunk: what was taken from the writer
+ */
+struct drop_file {
+	struct net *net;
+	struct drop_net *dn;
+	bool writable;
+	struct mutex mutex;
+	struct drop_cutter cutter;
+	u64 lines;
+	struct drop_totals own;
+	char chunk[CHUNK];
+};
+
+static unsigned int drop_net_id __read_mostly;
+
+static void totals_add(struct drop_totals *to, const struct drop_totals *from)
+{
+	unsigned int state;
+
+	to->requested += from->requested;
+	to->not_found += from->not_found;
+	to->skipped_listener += from->skipped_listener;
+	to->malformed += from->malformed;
+	for (state = 0; state < DROP_STATES; state++)
+		to->dropped[state] += from->dropped[state];
+}
+
+static void account(struct drop_file *df, const struct drop_totals *line)
+{
+	struct drop_net *dn = df->dn;
+
+	spin_lock(&dn->lock);
+	totals_add(&dn->totals, line);
+	totals_add(&df->own, line);
+	spin_unlock(&dn->lock);
+}
+
+static void malformed(struct drop_file *df, const struct drop_text *line, const char *wrong)
+{
+	const struct drop_totals one = { .malformed = 1 };
+	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
+	struct drop_net *dn = df->dn;
+	char *text;
+
+	account(df, &one);
+	spin_lock(&dn->lock);
+	memcpy(dn->bad, line->s, line->len);
+	dn->bad_len = line->len;
+	spin_unlock(&dn->lock);
+	if (!__ratelimit(&limit))
+		return;
+	text = kmalloc(DROP_ESCAPED_MAX, GFP_KERNEL);
+	if (text)
+		drop_escape(line->s, line->len, text);
+	pr_notice("line %llu is malformed, %s: \"%s\"%s\n", df->lines, wrong, text ?: "",
+		  line->too_long ? "..." : "");
+	kfree(text);
+}
+
+/* Return: 0, or a negative errno if the line was not carried out and no further one can be. */
+static int carry_out(struct drop_file *df, const struct drop_text *line)
+{
+	struct drop_totals one = { .requested = 1 };
+	struct drop_net *dn = df->dn;
+	struct drop_selector sel;
+	const char *wrong;
+	int err;
+
+	df->lines++;
+	wrong = drop_parse(line, &sel);
+	if (wrong) {
+		if (*wrong)
+			malformed(df, line, wrong);
+		return 0;
+	}
+	err = mutex_lock_killable(&dn->act);
+	if (err)
+		return err;
+	if (READ_ONCE(dn->dying)) {
+		err = -EIO;
+	} else {
+		drop_sockets(df->net, &sel, &one, &dn->dying);
+		account(df, &one);
+	}
+	mutex_unlock(&dn->act);
+	return err;
+}
+
+/*
+ * Carries out the lines that end in df->chunk, which @len bytes were taken into.
+ * Return: how many of those bytes are done with, or a negative errno.
+ */
+static ssize_t carry_out_chunk(struct drop_file *df, size_t len)
+{
+	const char *data = df->chunk;
+	struct drop_text line;
+	size_t left = len;
+	int err;
+
+	while (left && drop_cut(&df->cutter, &data, &left, &line)) {
+		err = carry_out(df, &line);
+		if (err)
+			return err;
+		cond_resched();
+		if (signal_pending(current))
+			break;
+	}
+	return len - left;
+}
+
+static ssize_t drop_write(struct file *file, const char __user *from, size_t len, loff_t *pos)
+{
+	struct drop_file *df = ((struct seq_file *)file->private_data)->private;
+	u64 lines;
+	size_t done = 0, n;
+	ssize_t got = 0;
+
+	if (mutex_lock_interruptible(&df->mutex))
+		return -ERESTARTSYS;
+	lines = df->lines;
+	while (done < len) {
+		if (READ_ONCE(df->dn->dying)) {
+			got = -EIO;
+			break;
+		}
+		n = min_t(size_t, len - done, CHUNK);
+		if (copy_from_user(df->chunk, from + done, n)) {
+			got = -EFAULT;
+			break;
+		}
+		got = carry_out_chunk(df, n);
+		if (got < 0)
+			break;
+		done += got;
+		if (signal_pending(current))
+			break;
+	}
+	/* Whoever sent nothing but nonsense is told so; one bad line among good ones is counted. */
+	if (got >= 0 && df->lines > lines && !df->own.requested && df->own.malformed)
+		got = -EINVAL;
+	mutex_unlock(&df->mutex);
+	if (got == -EINVAL)
+		return got;
+	return done ?: got;
+}
+
+static void show_totals(struct seq_file *seq, const char *prefix, const struct drop_totals *totals)
+{
+	unsigned int state;
+	char name[16], *c;
+	u64 sum = 0;
+
+	for (state = 0; state < DROP_STATES; state++)
+		sum += totals->dropped[state];
+	seq_printf(seq, "%srequested %llu\n%sdropped %llu\n", prefix, totals->requested, prefix,
+		   sum);
+	for (state = TCP_ESTABLISHED; state < DROP_STATES; state++) {
+		if (state == TCP_CLOSE) /* in no table, never found */
+			continue;
+		strscpy(name, drop_state_name(state), sizeof(name));
+		while ((c = strchr(name, '-')))
+			*c = '_';
+		seq_printf(seq, "%sdropped_%s %llu\n", prefix, name, totals->dropped[state]);
+	}
+	seq_printf(seq, "%snot_found %llu\n%sskipped_listener %llu\n%smalformed %llu\n", prefix,
+		   totals->not_found, prefix, totals->skipped_listener, prefix, totals->malformed);
+}
+
+static int drop_show(struct seq_file *seq, void *v)
+{
+	struct drop_file *df = seq->private;
+	struct drop_net *dn = df->dn;
+	struct drop_totals totals, own;
+	char *bad, *escaped;
+	size_t bad_len;
+
+	bad = kmalloc(DROP_LINE_MAX + DROP_ESCAPED_MAX, GFP_KERNEL);
+	if (!bad)
+		return -ENOMEM;
+	spin_lock(&dn->lock);
+	totals = dn->totals;
+	own = df->own;
+	bad_len = dn->bad_len;
+	memcpy(bad, dn->bad, bad_len);
+	spin_unlock(&dn->lock);
+
+	escaped = bad + DROP_LINE_MAX;
+	drop_escape(bad, bad_len, escaped);
+	seq_puts(seq, "version 1\n");
+	show_totals(seq, "", &totals);
+	seq_printf(seq, "last_malformed \"%s\"\n", escaped);
+	if (df->writable)
+		show_totals(seq, "file_", &own);
+	kfree(bad);
+	return 0;
+}
+
+static int drop_open(struct inode *inode, struct file *file)
+{
+	struct net *net = pde_data(inode);
+	struct drop_file *df;
+	int err;
+
+	/* The opener counts: a write may come from a program that was handed the descriptor. */
+	if (!file_ns_capable(file, net->user_ns, CAP_NET_ADMIN))
+		return -EPERM;
+	df = kzalloc(sizeof(*df), GFP_KERNEL_ACCOUNT);
+	if (!df)
+		return -ENOMEM;
+	df->net = net;
+	df->dn = net_generic(net, drop_net_id);
+	df->writable = file->f_mode & FMODE_WRITE;
+	mutex_init(&df->mutex);
+	err = single_open(file, drop_show, df);
+	if (err)
+		kfree(df);
+	return err;
+}
+
+static int drop_release(struct inode *inode, struct file *file)
+{
+	struct drop_file *df = ((struct seq_file *)file->private_data)->private;
+	struct drop_text line;
+
+	/* A last line without a newline. Nobody can be told what came of it; the totals can. */
+	if (!READ_ONCE(df->dn->dying) && drop_cut_last(&df->cutter, &line))
+		carry_out(df, &line);
+	kfree(df);
+	return single_release(inode, file);
+}
+
+static const struct proc_ops drop_proc_ops = {
+	.proc_open = drop_open,
+	.proc_read = seq_read,
+	.proc_write = drop_write,
+	.proc_lseek = seq_lseek,
+	.proc_release = drop_release,
+};
+
+static int __net_init drop_net_init(struct net *net)
+{
+	struct drop_net *dn = net_generic(net, drop_net_id);
+
+	mutex_init(&dn->act);
+	spin_lock_init(&dn->lock);
+	return proc_create_data(FILE_NAME, 0600, net->proc_net, &drop_proc_ops, net) ? 0 : -ENOMEM;
+}
+
+/* Lets writers come to an end, so that the removal that follows need not wait for long. */
+static void __net_exit drop_net_pre_exit(struct net *net)
+{
+	struct drop_net *dn = net_generic(net, drop_net_id);
+
+	WRITE_ONCE(dn->dying, true);
+}
+
+static void __net_exit drop_net_exit(struct net *net)
+{
+	remove_proc_entry(FILE_NAME, net->proc_net);
+}
+
+static struct pernet_operations drop_net_ops = {
+	.init = drop_net_init,
+	.pre_exit = drop_net_pre_exit,
+	.exit = drop_net_exit,
+	.id = &drop_net_id,
+	.size = sizeof(struct drop_net),
+};
+
+int drop_proc_register(void)
+{
+	return register_pernet_subsys(&drop_net_ops);
+}
+
+void drop_proc_unregister(void)
+{
+	unregister_pernet_subsys(&drop_net_ops);
+}
