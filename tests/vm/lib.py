@@ -14,6 +14,7 @@ KO_DIR = Path(os.environ.get("KO_DIR", "/nonexistent"))
 HOOKS_DIR = KO_DIR.with_name(KO_DIR.name + "+hooks")  # built with the test hooks
 TOP = Path(__file__).resolve().parents[2]
 BENCH = TOP / "userspace" / "bench"
+TCPDROP = TOP / "userspace" / "tcpdrop"
 PORT = 12345
 # A kernel built to find bugs is slow: the same tests run on it with smaller loads.
 DEBUG = os.environ.get("VM_KERNEL") in ("debug", "kcsan")

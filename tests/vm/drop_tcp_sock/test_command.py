@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves the command tcpdrop; its man page is docs/tcpdrop.8."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from lib import TCPDROP, network_namespace, rmmod, sh
+from sockets import Pair, key_of, line_of, time_wait, totals, walk
+
+
+def tcpdrop(*args, **kw):
+    done = sh(TCPDROP, *args, check=False, **kw)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_two_words():
+    key = time_wait()
+    assert tcpdrop(*line_of(key).split()) == (0, "", "")
+    assert tcpdrop(*line_of(key).split()) == (1, "", "")
+    assert totals()["dropped_time_wait"] == 1
+
+
+def test_four_words():
+    """As FreeBSD's command."""
+    key = time_wait("::1")
+    assert tcpdrop("-v", *key) == (0, f"::1:{key[1]} ::1:{key[3]}: dropped time-wait\n", "")
+
+
+def test_verbose():
+    key = time_wait()
+    line = line_of(key)
+    code, out, err = tcpdrop("-v", "-", input=f"{line}\n{line}\nnonsense\n*:* *:9 time-wait\n")
+    assert code == 2
+    assert out == f"{line}: dropped time-wait\n{line}: not found\nnonsense: malformed\n*:* *:9 time-wait: not found\n"
+    assert err == 'tcpdrop: line 3: no remote address: "nonsense"\n'
+
+
+def test_standard_input_in_bulk():
+    keys = [time_wait() for _ in range(100)]
+    text = "".join(line_of(k) + "\n" for k in keys)
+    assert tcpdrop("-", input=text) == (0, "", "")
+    assert totals()["dropped_time_wait"] == 100
+    assert tcpdrop("-", input=text[:-1])[0] == 1
+    assert tcpdrop("-", input="") == (0, "", "")
+
+
+def test_listeners():
+    with Pair() as pair:
+        line = f"*:{pair.port} *:*"
+        pair.client.close()
+        pair.served.close()
+        assert tcpdrop("-v", *line.split(), "close-wait")[0] == 1
+        code, out, _ = tcpdrop("-v", f"127.0.0.1:{pair.port}", "*:*", "LISTEN")
+        assert (code, out) == (1, f"127.0.0.1:{pair.port} *:* LISTEN: skipped 1 listening\n")
+        code, out, _ = tcpdrop("-v", f"127.0.0.1:{pair.port}", "*:*", "listening")
+        assert (code, out) == (0, f"127.0.0.1:{pair.port} *:* listening: dropped listening\n")
+
+
+def test_list_feeds_back(survivors):
+    """What -l prints is what there is, and is read by the command and by the file."""
+    with Pair() as pair, Pair("127.0.0.1", listener_host="::") as mapped:
+        listed = set(tcpdrop("-l")[1].splitlines())
+        assert len(listed) == sum(e.state != "listening" for e in walk())
+        for sock in (pair.client, mapped.served):
+            key = key_of(sock)
+            assert any(line.split()[0].endswith(f":{key[1]}") and line.endswith(" established") for line in listed)
+        mine = [line for line in listed if f":{pair.port}" in line or f":{mapped.port}" in line]
+        assert len(mine) == 4
+        assert tcpdrop("-n", "-", input="\n".join(mine)) == (
+            0, "".join(f"would drop {line}\n" for line in mine), "")
+        assert totals()["requested"] == 0
+        code, out, _ = tcpdrop("-v", "-", input="\n".join(mine))
+        assert all("dropped established" in line or "not found" in line for line in out.splitlines()) and code == 1
+        assert {e.state for e in walk() if e.local_port in (pair.port, mapped.port)} == {"listening"}
+
+
+def test_by_state_and_family():
+    """In a namespace of their own, where nothing must survive."""
+    with network_namespace("cmd"):
+        code = ("import sys; sys.path[:0] = %r\nfrom sockets import *\n"
+                "k4, k6 = time_wait(), time_wait('::1')\n"
+                "p = Pair(); import subprocess\n"
+                "def run(*a): d = subprocess.run([%r, *a], capture_output=True, text=True); return d.returncode, d.stdout\n"
+                "states = lambda: sorted((':' in e.local, e.state) for e in walk('thread-self'))\n"
+                "print(run('-6', '-v', '-s', 'time-wait')); print(states())\n"
+                "print(run('-4', '-s', 'time-wait', '-s', 'close-wait')); print(states())\n"
+                "print(run('-a')); print(states())\n"
+                "print(run('-s', 'listening')); print(states())\n")
+        here = Path(__file__).resolve().parent
+        out = sh(sys.executable, "-c", code % ([str(here), str(here.parent)], str(TCPDROP)), netns="cmd").stdout.splitlines()
+    four = [(False, "established"), (False, "established"), (False, "listening")]
+    assert out[0] == "(0, '[::]/0:* [::]/0:* time-wait: dropped time-wait\\n')"
+    assert eval(out[1]) == sorted([*four, (False, "time_wait")])
+    assert out[2] == "(1, '')"  # none in CLOSE-WAIT
+    assert eval(out[3]) == four
+    assert out[4] == "(0, '')"
+    assert eval(out[5]) == [(False, "listening")]
+    assert out[6:] == ["(0, '')", "[]"]
+
+
+@pytest.mark.parametrize("args,says", [
+    ([], "usage:"), (["1.1.1.1:1"], "usage:"), (["a", "b", "c", "d", "e"], "usage:"), (["-x"], "usage:"),
+    (["-4", "-6", "-a"], "exclude"), (["-a", "-s", "time-wait"], "time-wait"), (["-a", "1.1.1.1:1", "2.2.2.2:2"], "usage:"),
+    (["-s", "sleeping"], "sleeping"), (["1.1.1.1:x", "2.2.2.2:2"], "not a port"), (["-6", "1.1.1.1:1", "*:*"], "-6"),
+    (["-4", "[::1]:1", "*:*"], "-4"), (["--netns", "nosuch", "-a"], "nosuch"),
+    (["1.1.1.1:1", "2.2.2.2:2", "x" * 300], "256"),
+])
+def test_bad_usage(args, says):
+    code, out, err = tcpdrop(*args)
+    assert code == 2 and says in err and out == ""
+    assert totals()["requested"] == 0
+
+
+def test_without_permission():
+    done = sh("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", TCPDROP, "-a", check=False)
+    assert done.returncode == 2 and "Permission denied" in done.stderr
+
+
+def test_without_the_module():
+    rmmod("drop_tcp_sock")
+    code, _, err = tcpdrop("-a")
+    assert code == 2 and "load the module" in err
