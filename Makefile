@@ -111,12 +111,16 @@ check-debug: kernels ## the tests on a kernel with KASAN, lockdep and kmemleak, 
 check-kcsan: kernels ## the tests on a kernel that watches for data races
 	@tests/matrix kcsan -- $(TESTS)
 
-bench: kernel ## kecho beside an epoll server, in instruction time (QUICK=1: rougher)
+# What "make bench" measures, a boot each.
+BENCH ?= $(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py))
+
+bench: kernel ## the modules beside their peers, in instruction time (BENCH= names some of tests/bench, QUICK=1: rougher)
 	@$(MAKE) -s KERNEL=$(K) modules userspace
 	@mkdir -p output/bench
-	@vm/run -k $(K) -c instructions -t 3000 -o output/bench -- env QUICK=$(QUICK) \
+	@for bench in $(BENCH); do \
+		vm/run -k $(K) -c instructions -t 3000 -o output/bench -- env QUICK=$(QUICK) \
 		QEMU="$$(qemu-system-x86_64 --version | sed -n '1s/ *(.*//p')" \
-		COMMIT="$$(git describe --always --dirty 2>/dev/null)" $(PYTHON) tests/bench/echo.py
+		COMMIT="$$(git describe --always --dirty 2>/dev/null)" $(PYTHON) tests/bench/$$bench.py || exit 1; done
 	@$(MAKE) -s plot
 
 plot: ## draw what "make bench" and "make demo" left in output/

@@ -66,13 +66,6 @@ static inline void compat_sk_hold_net(struct sock *sk)
 #define pde_data(inode) PDE_DATA(inode)
 #endif
 
-/* 7.x takes the table of established sockets from the namespace; before, it is an argument. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
-#define COMPAT_TABLE(net) (net)
-#else
-#define COMPAT_TABLE(net) (net), (net)->ipv4.tcp_death_row.hashinfo
-#endif
-
 /**
  * compat_inet_lookup_established() - look up a connection, a request or a TIME-WAIT socket
  * @net: whose
@@ -82,13 +75,20 @@ static inline void compat_sk_hold_net(struct sock *sk)
  * @hnum: the port here, host byte order
  * @ifindex: also those bound to this interface; 0 for those bound to none
  *
- * Return: the socket, held, for sock_gen_put(); or NULL. The caller is in an RCU read-side section.
+ * Called in an RCU read-side section. Up to 6.12 the table to look in is an argument.
+ *
+ * Return: the socket, held, for sock_gen_put(); or NULL.
  */
 static inline struct sock *compat_inet_lookup_established(struct net *net, __be32 saddr,
 							  __be16 sport, __be32 daddr, u16 hnum,
 							  int ifindex)
 {
-	return __inet_lookup_established(COMPAT_TABLE(net), saddr, sport, daddr, hnum, ifindex, 0);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	return __inet_lookup_established(net, saddr, sport, daddr, hnum, ifindex, 0);
+#else
+	return __inet_lookup_established(net, net->ipv4.tcp_death_row.hashinfo, saddr, sport, daddr,
+					 hnum, ifindex, 0);
+#endif
 }
 
 #if IS_ENABLED(CONFIG_IPV6)
@@ -107,7 +107,12 @@ static inline struct sock *
 compat_inet6_lookup_established(struct net *net, const struct in6_addr *saddr, __be16 sport,
 				const struct in6_addr *daddr, u16 hnum, int ifindex)
 {
-	return __inet6_lookup_established(COMPAT_TABLE(net), saddr, sport, daddr, hnum, ifindex, 0);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+	return __inet6_lookup_established(net, saddr, sport, daddr, hnum, ifindex, 0);
+#else
+	return __inet6_lookup_established(net, net->ipv4.tcp_death_row.hashinfo, saddr, sport,
+					  daddr, hnum, ifindex, 0);
+#endif
 }
 #endif
 
@@ -136,8 +141,8 @@ static inline struct inet_listen_hashbucket *compat_listen_bucket(struct inet_ha
  * @sk: held by the caller; not in TIME-WAIT
  * @err: what its owner is told, such as ECONNABORTED
  *
- * Before 6.13, and its stable updates, tcp_abort() leaves an orphan's connection alone but says that
- * it has aborted it; and up to 5.10 also when the connection was closed already.
+ * Before 6.13, and its stable updates, tcp_abort() leaves an orphan's connection alone but says
+ * that it has aborted it; and up to 5.10 also when the connection was closed already.
  *
  * Return: 0, or -ENOENT if it was closed already.
  */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
  * pure.h - what code that runs in the kernel and in user space alike includes: parsers, above all,
- * which tests and fuzzers reach best from user space. Such code allocates nothing, sleeps nowhere and
- * calls only what is here. userspace/lib/pure.c has the functions that only the kernel brings along.
+ * which tests and fuzzers reach best from user space. Such code allocates nothing, sleeps nowhere
+ * and calls only what is here. userspace/lib/pure.c has the functions that only the kernel brings
+ * along.
  */
 #ifndef KNET_PURE_H
 #define KNET_PURE_H
@@ -19,15 +20,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/types.h>
 #include <netinet/tcp.h>
 
-typedef uint8_t u8;
-typedef uint16_t u16;
-typedef uint32_t u32;
-typedef uint64_t u64;
+typedef __u8 u8;
+typedef __u16 u16;
+typedef __u32 u32;
+typedef __u64 u64;
 
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 

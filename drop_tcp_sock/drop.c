@@ -2,9 +2,9 @@
 /*
  * drop.c - finds sockets by a selector and drops them.
  *
- * Sockets are looked up in the namespace's own tables and held by a reference before anything is done
- * to them; what is asked for is then looked at again, since a socket goes on living until it is held.
- * Requests (NEW_SYN_RECV) and TIME-WAIT sockets are struct sock_common only.
+ * Sockets are looked up in the namespace's own tables and held by a reference before anything is
+ * done to them; what is asked for is then looked at again, since a socket goes on living until it
+ * is held. Requests (NEW_SYN_RECV) and TIME-WAIT sockets are struct sock_common only.
  */
 #include <linux/netdevice.h>
 #include <linux/sched/signal.h>
@@ -96,6 +96,7 @@ static bool drop_one(struct sock *sk, const struct drop_selector *sel, struct dr
 static struct sock *lookup(struct net *net, const struct drop_selector *sel, int ifindex)
 {
 	const struct drop_end *local = &sel->local, *remote = &sel->remote;
+	struct in6_addr saddr6, daddr6;
 	__be32 saddr, daddr;
 
 	if (local->family == 4) {
@@ -105,10 +106,10 @@ static struct sock *lookup(struct net *net, const struct drop_selector *sel, int
 						      local->port, ifindex);
 	}
 #if IS_ENABLED(CONFIG_IPV6)
-	return compat_inet6_lookup_established(net, (const struct in6_addr *)remote->addr,
-					       htons(remote->port),
-					       (const struct in6_addr *)local->addr, local->port,
-					       ifindex);
+	memcpy(&saddr6, remote->addr, 16);
+	memcpy(&daddr6, local->addr, 16);
+	return compat_inet6_lookup_established(net, &saddr6, htons(remote->port), &daddr6,
+					       local->port, ifindex);
 #else
 	return NULL;
 #endif
@@ -127,8 +128,7 @@ static struct sock *find_pair(struct net *net, const struct drop_selector *sel, 
 		sk = NULL;
 	}
 	if (!sk && !ifindex) {
-		for_each_netdev_rcu(net, dev)
-		{
+		for_each_netdev_rcu(net, dev) {
 			sk = lookup(net, sel, dev->ifindex);
 			if (sk)
 				break;
@@ -147,6 +147,7 @@ static struct sock *find_pair(struct net *net, const struct drop_selector *sel, 
  * @ifindex: bound to this interface; 0 for any and none
  * @totals: what came of it
  * @stop: set by others to end it early
+ * @met: a socket was dropped, or a listener passed by
  */
 struct walk {
 	struct net *net;
@@ -154,6 +155,7 @@ struct walk {
 	int ifindex;
 	struct drop_totals *totals;
 	const bool *stop;
+	bool met;
 };
 
 static bool must_stop(const struct walk *w)
@@ -177,9 +179,12 @@ static void walk_chain(struct walk *w, struct hlist_nulls_head *chain, spinlock_
 		{
 			if (!is_meant(sk, w->net, w->sel, w->ifindex))
 				continue;
-			if (state_of(sk) == TCP_LISTEN && !w->sel->listeners)
+			if (state_of(sk) == TCP_LISTEN && !w->sel->listeners) {
 				w->totals->skipped_listener++;
-			else if (refcount_inc_not_zero(&sk->sk_refcnt))
+				w->met = true;
+				continue;
+			}
+			if (refcount_inc_not_zero(&sk->sk_refcnt))
 				batch[n++] = sk;
 			if (n == WALK_BATCH)
 				break;
@@ -188,6 +193,8 @@ static void walk_chain(struct walk *w, struct hlist_nulls_head *chain, spinlock_
 		done = 0;
 		for (i = 0; i < n; i++)
 			done += drop_one(batch[i], w->sel, w->totals);
+		if (done)
+			w->met = true;
 	} while (n == WALK_BATCH && done && !must_stop(w));
 }
 
@@ -233,21 +240,10 @@ static int find_ifindex(struct net *net, const char *name)
 	return ifindex;
 }
 
-static u64 dropped(const struct drop_totals *totals)
-{
-	unsigned int state;
-	u64 sum = 0;
-
-	for (state = 0; state < DROP_STATES; state++)
-		sum += totals->dropped[state];
-	return sum;
-}
-
 void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
 		  const bool *stop)
 {
 	struct walk walk = { .net = net, .sel = sel, .totals = totals, .stop = stop };
-	u64 before = dropped(totals) + totals->skipped_listener;
 	struct sock *sk;
 
 	if (*sel->ifname) {
@@ -259,14 +255,13 @@ void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_
 	}
 	if (drop_is_pair(sel)) {
 		sk = find_pair(net, sel, walk.ifindex);
-		if (sk)
-			drop_one(sk, sel, totals);
+		walk.met = sk && drop_one(sk, sel, totals);
 	} else {
 		if (sel->states & ~(1U << TCP_LISTEN))
 			walk_connections(&walk);
 		if (sel->states & (1U << TCP_LISTEN))
 			walk_listeners(&walk);
 	}
-	if (dropped(totals) + totals->skipped_listener == before)
+	if (!walk.met)
 		totals->not_found++;
 }

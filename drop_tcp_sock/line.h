@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
- * line.h - the lines that /proc/net/drop_tcp_sock takes: cut out of a stream, read, and compared with
- * a socket. Pure code, see common/pure.h.
+ * line.h - the lines that /proc/net/drop_tcp_sock takes: cut out of a stream, read, and compared
+ * with a socket. Pure code, see common/pure.h.
  *
  *	LOCAL:PORT REMOTE:PORT [STATE]
  */
@@ -112,7 +112,8 @@ struct drop_tuple {
  * @line: the line
  * @sel: what it asks for
  *
- * Return: NULL; "" for a blank line, which asks for nothing; else what is wrong with it, in a few words.
+ * Return: NULL; "" for a blank line, which asks for nothing; else what is wrong with it, in a few
+ * words.
  */
 const char *drop_parse(const struct drop_text *line, struct drop_selector *sel);
 

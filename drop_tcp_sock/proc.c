@@ -2,15 +2,16 @@
 /*
  * proc.c - /proc/net/drop_tcp_sock, one in each network namespace.
  *
- * An open file holds no reference to its namespace: removing the file, as the namespace or the module
- * goes, waits for reads and writes that run and closes what is open, so the namespace and this module's
- * part of it outlive every call in here.
+ * An open file holds no reference to its namespace: removing the file, as the namespace or the
+ * module goes, waits for reads and writes that run and closes what is open, so the namespace and
+ * this module's part of it outlive every call in here.
  *
  * Locks, outermost first:
  *	drop_file.mutex		the file's stream of lines: one write at a time
- *	drop_net.act		one line is carried out at a time in a namespace, or two of them could
- *				both count the same socket
- *	drop_net.lock		totals; readers hold only this and never wait for a line
+ *	drop_net.act		one line is carried out at a time in a namespace, or two of them
+ *				could both count the same socket
+ *	drop_net.lock		totals; readers hold only this and never wait for a line. What
+ *				came of a line is added in one go, CHUNK bytes of lines at a time
  */
 #include <linux/capability.h>
 #include <linux/module.h>
@@ -38,8 +39,8 @@
  * @dying: no further line is to be carried out; set once
  */
 struct drop_net {
-	struct mutex act;
-	spinlock_t lock;
+	struct mutex act; /* one line at a time */
+	spinlock_t lock; /* guards totals, bad, bad_len and each file's own */
 	struct drop_totals totals;
 	char bad[DROP_LINE_MAX];
 	size_t bad_len;
@@ -61,7 +62,7 @@ struct drop_file {
 	struct net *net;
 	struct drop_net *dn;
 	bool writable;
-	struct mutex mutex;
+	struct mutex mutex; /* one write at a time */
 	struct drop_cutter cutter;
 	u64 lines;
 	struct drop_totals own;
@@ -82,24 +83,27 @@ static void totals_add(struct drop_totals *to, const struct drop_totals *from)
 		to->dropped[state] += from->dropped[state];
 }
 
-static void account(struct drop_file *df, const struct drop_totals *line)
+/* Adds what came of some lines to the totals, at once for those who read them; empties @sum. */
+static void account(struct drop_file *df, struct drop_totals *sum)
 {
 	struct drop_net *dn = df->dn;
 
 	spin_lock(&dn->lock);
-	totals_add(&dn->totals, line);
-	totals_add(&df->own, line);
+	totals_add(&dn->totals, sum);
+	totals_add(&df->own, sum);
 	spin_unlock(&dn->lock);
+	memset(sum, 0, sizeof(*sum));
 }
 
-static void malformed(struct drop_file *df, const struct drop_text *line, const char *wrong)
+static void refuse(struct drop_file *df, const struct drop_text *line, const char *wrong,
+		   struct drop_totals *sum)
 {
-	const struct drop_totals one = { .malformed = 1 };
 	static DEFINE_RATELIMIT_STATE(limit, DEFAULT_RATELIMIT_INTERVAL, DEFAULT_RATELIMIT_BURST);
 	struct drop_net *dn = df->dn;
 	char *text;
 
-	account(df, &one);
+	sum->malformed++;
+	account(df, sum);
 	spin_lock(&dn->lock);
 	memcpy(dn->bad, line->s, line->len);
 	dn->bad_len = line->len;
@@ -115,9 +119,8 @@ static void malformed(struct drop_file *df, const struct drop_text *line, const 
 }
 
 /* Return: 0, or a negative errno if the line was not carried out and no further one can be. */
-static int carry_out(struct drop_file *df, const struct drop_text *line)
+static int carry_out(struct drop_file *df, const struct drop_text *line, struct drop_totals *sum)
 {
-	struct drop_totals one = { .requested = 1 };
 	struct drop_net *dn = df->dn;
 	struct drop_selector sel;
 	const char *wrong;
@@ -127,7 +130,7 @@ static int carry_out(struct drop_file *df, const struct drop_text *line)
 	wrong = drop_parse(line, &sel);
 	if (wrong) {
 		if (*wrong)
-			malformed(df, line, wrong);
+			refuse(df, line, wrong, sum);
 		return 0;
 	}
 	err = mutex_lock_killable(&dn->act);
@@ -136,8 +139,8 @@ static int carry_out(struct drop_file *df, const struct drop_text *line)
 	if (READ_ONCE(dn->dying)) {
 		err = -EIO;
 	} else {
-		drop_sockets(df->net, &sel, &one, &dn->dying);
-		account(df, &one);
+		sum->requested++;
+		drop_sockets(df->net, &sel, sum, &dn->dying);
 	}
 	mutex_unlock(&dn->act);
 	return err;
@@ -150,19 +153,21 @@ static int carry_out(struct drop_file *df, const struct drop_text *line)
 static ssize_t carry_out_chunk(struct drop_file *df, size_t len)
 {
 	const char *data = df->chunk;
+	struct drop_totals sum = {};
 	struct drop_text line;
 	size_t left = len;
-	int err;
+	int err = 0;
 
 	while (left && drop_cut(&df->cutter, &data, &left, &line)) {
-		err = carry_out(df, &line);
+		err = carry_out(df, &line, &sum);
 		if (err)
-			return err;
+			break;
 		cond_resched();
 		if (signal_pending(current))
 			break;
 	}
-	return len - left;
+	account(df, &sum);
+	return err ?: len - left;
 }
 
 static ssize_t drop_write(struct file *file, const char __user *from, size_t len, loff_t *pos)
@@ -277,11 +282,14 @@ static int drop_open(struct inode *inode, struct file *file)
 static int drop_release(struct inode *inode, struct file *file)
 {
 	struct drop_file *df = ((struct seq_file *)file->private_data)->private;
+	struct drop_totals sum = {};
 	struct drop_text line;
 
 	/* A last line without a newline. Nobody can be told what came of it; the totals can. */
-	if (!READ_ONCE(df->dn->dying) && drop_cut_last(&df->cutter, &line))
-		carry_out(df, &line);
+	if (!READ_ONCE(df->dn->dying) && drop_cut_last(&df->cutter, &line)) {
+		carry_out(df, &line, &sum);
+		account(df, &sum);
+	}
 	kfree(df);
 	return single_release(inode, file);
 }

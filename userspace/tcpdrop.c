@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * tcpdrop - drop TCP connections by address and port, through /proc/net/drop_tcp_sock; docs/tcpdrop.8
+ * tcpdrop - drop TCP connections by address and port, through /proc/net/drop_tcp_sock;
+ * docs/tcpdrop.8
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -172,7 +173,7 @@ static bool show_matches(const struct drop_selector *sel)
 
 /* --- the module --- */
 
-/* What the module counted for our lines; the names that /proc/net/drop_tcp_sock gives, file_ apart. */
+/* What the module counted for our lines; its names for them, but for "file_" before. */
 struct counts {
 	uint64_t requested;
 	uint64_t dropped;
@@ -300,7 +301,7 @@ static void say_outcome(const char *line, const struct counts *before, const str
 	putchar('\n');
 }
 
-/* -4 and -6: an end that leaves the family open gets it. Return: false if it is of the other one. */
+/* -4 and -6: an end that leaves the family open gets it. Return: false if it has the other. */
 static bool narrow(struct drop_end *end, char *word, size_t room)
 {
 	int family = opt.family == AF_INET ? 4 : 6;

@@ -272,7 +272,7 @@ def test_both_ends_on_loopback():
 # --- interfaces and namespaces ---
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def link():
     """Namespaces left and right, joined by a veth pair of the same name on both sides."""
     with network_namespace("left"), network_namespace("right"):

@@ -207,7 +207,7 @@ def test_slow_reader_against_fast_writer(kecho):
     finally:
         stop.set()
         sampler.join()
-    assert len(samples) > 30
+    assert len(samples) > (10 if DEBUG else 30)
     assert 0 < max(samples) <= 1.25 * (rmem + wmem), max(samples)
     kecho.wait("active", 0)
 

@@ -1,0 +1,137 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Measures what dropping a TIME-WAIT socket costs: by drop_tcp_sock, and by "ss -K" in the same boot.
+
+Under vm/run's instruction clock a nanosecond of guest time is one executed instruction. What is timed is the
+one write(2), and the whole run of ss or tcpdrop.
+"""
+
+import csv
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+OUT = Path(os.environ["OUT_DIR"])
+KO_DIR = Path(os.environ["KO_DIR"])
+QUICK = bool(os.environ.get("QUICK"))
+TOOLS = Path("/dev/shm/tools")  # what is timed does not come over the wire from the host
+FILE = "/proc/net/drop_tcp_sock"
+PORT = 12345
+
+# how, sockets, instructions a socket that are wanted at most
+ROWS = [
+    ("pairs, one write", 4000, 4500),
+    ("pairs, one write", 100000, 4500),
+    ("*:* 127.0.0.N:PORT time-wait", 4000, 3500),
+    ("*:* 127.0.0.N:PORT time-wait", 100000, 3500),
+    ("tcpdrop, pairs on standard input", 100000, None),
+    ("ss -nK state time-wait", 4000, None),
+    ("ss -nK state time-wait", 10000, None),
+]
+
+
+def time_waits():
+    """(local, port, remote, port) as text, of each IPv4 socket in TIME-WAIT."""
+    found = []
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "06":
+            ends = [(end[:8], int(end[9:], 16)) for end in fields[1:3]]
+            found.append(tuple(x for addr, port in ends
+                               for x in (".".join(str(b) for b in bytes.fromhex(addr)[::-1]), port)))
+    return found
+
+
+def make(count):
+    """That many sockets in TIME-WAIT, 20,000 for each server address."""
+    left = count
+    host = 1
+    while left:
+        now = min(left, 20000)
+        subprocess.run([TOOLS / "bench", "-c", "50", "-n", str(now // 50), "-s", "1", "--reconnect",
+                        f"127.0.0.{host}", str(PORT)], check=True, capture_output=True)
+        left -= now
+        host += 1
+    there = len(time_waits())
+    assert there == count, f"{there} sockets in TIME-WAIT, not {count}"
+    return host - 1
+
+
+def idle_ns():
+    """How long the CPU has idled; a tick at a time."""
+    return int(Path("/proc/stat").read_text().split()[4]) * (10 ** 9 // os.sysconf("SC_CLK_TCK"))
+
+
+def measure(how, count):
+    """Instructions a socket, idle time not counted."""
+    hosts = make(count)
+    if how.startswith("pairs"):
+        data = "".join(f"{a}:{p} {b}:{q}\n" for a, p, b, q in time_waits()).encode()
+    elif how.startswith("*:*"):
+        data = "".join(f"*:* 127.0.0.{n + 1}:{PORT} time-wait\n" for n in range(hosts)).encode()
+    elif "standard input" in how:
+        data = "".join(f"{a}:{p} {b}:{q}\n" for a, p, b, q in time_waits()).encode()
+        command = [TOOLS / "tcpdrop", "-"]
+    elif how.startswith("tcpdrop"):
+        data, command = b"", [TOOLS / "tcpdrop", "-s", "time-wait"]
+    else:
+        data, command = b"", [TOOLS / "ss", "-nK", "state", "time-wait"]
+    idle = idle_ns()
+    if how.startswith(("pairs", "*:*")):
+        fd = os.open(FILE, os.O_WRONLY)
+        began = time.monotonic_ns()
+        written = os.write(fd, data)
+        took = time.monotonic_ns() - began
+        os.close(fd)
+        assert written == len(data)
+    else:
+        began = time.monotonic_ns()
+        subprocess.run(command, input=data, check=True, stdout=subprocess.DEVNULL)
+        took = time.monotonic_ns() - began
+    assert not time_waits(), f"{how}: some are left"
+    idle = idle_ns() - idle
+    if idle > took / 100:
+        print(f"  {how}, {count} sockets: idle {idle / 1e6:.0f} ms of {took / 1e6:.0f} ms", file=sys.stderr)
+    return (took - idle) / count
+
+
+def main():
+    TOOLS.mkdir(exist_ok=True)
+    for tool in (TOP / "userspace" / "bench", TOP / "userspace" / "tcpdrop", shutil.which("ss")):
+        shutil.copy(tool, TOOLS)
+    subprocess.run(["insmod", KO_DIR / "kecho.ko", "backlog=1024"], check=True)
+    subprocess.run(["insmod", KO_DIR / "drop_tcp_sock.ko"], check=True)
+    Path("/proc/sys/net/ipv4/tcp_max_tw_buckets").write_text("200000")
+    Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000")
+    Path("/proc/sys/net/ipv4/tcp_tw_reuse").write_text("0")  # or new connections take over old ports
+    for how in dict.fromkeys(row[0] for row in ROWS):  # programs and modules are loaded before they are timed
+        measure(how, 1000)
+    clock = os.environ.get("VM_CLOCK", "real")
+    lines = ["| how | sockets | instructions a socket | wanted |", "|---|---:|---:|---:|"]
+    rows = []
+    for how, count, wanted in ROWS:
+        if QUICK and count > 4000:
+            continue
+        cost = measure(how, count)
+        rows.append({"how": how, "sockets": count, "ns_each": round(cost)})
+        lines.append(f"| {how} | {count} | {cost:,.0f} | {f'<= {wanted:,}' if wanted else ''} |")
+        print(f"  {how}, {count} sockets: {cost:.0f}", file=sys.stderr)
+    with open(OUT / "drop.csv", "w", newline="", encoding="utf-8") as f:
+        table = csv.DictWriter(f, rows[0].keys())
+        table.writeheader()
+        table.writerows(rows)
+    unit = "1 ns = 1 instruction" if clock == "instructions" else "real time in ns, noisy"
+    text = "\n".join(lines) + (f"\n\nLinux {platform.release()}, {os.cpu_count()} CPU, "
+                              f"{os.environ.get('QEMU', 'QEMU')}, {unit}; commit {os.environ.get('COMMIT', '?')}; "
+                              "make bench. TIME-WAIT sockets of loopback connections; no hardware was measured.\n")
+    (OUT / "drop.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
