@@ -137,25 +137,29 @@ static inline struct inet_listen_hashbucket *compat_listen_bucket(struct inet_ha
 }
 
 /**
- * compat_tcp_abort() - abort a connection, drop a request or close a listener
+ * compat_tcp_destroy() - abort a connection, drop a request or close a listener
  * @sk: held by the caller; not in TIME-WAIT
  * @err: what its owner is told, such as ECONNABORTED
  *
- * Before 6.13, and its stable updates, tcp_abort() leaves an orphan's connection alone but says
- * that it has aborted it; and up to 5.10 also when the connection was closed already.
+ * A full socket is asked by its protocol's own operation, as sock_diag does: MPTCP refuses to have a
+ * listener closed. Before 6.13, and its stable updates, that operation leaves an orphan's connection
+ * alone but says that it has aborted it; and up to 5.10 also when the connection was closed already.
  *
- * Return: 0, or -ENOENT if it was closed already.
+ * Return: 0; -ENOENT if it was closed already; another negative errno if it may not be done.
  */
-static inline int compat_tcp_abort(struct sock *sk, int err)
+static inline int compat_tcp_destroy(struct sock *sk, int err)
 {
-#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
-	int ret = -ENOENT;
+	const struct proto *prot = READ_ONCE(sk->sk_prot);
+	int ret;
 
 	if (!sk_fullsock(sk))
 		return tcp_abort(sk, err);
+	if (!prot->diag_destroy)
+		return -EOPNOTSUPP;
 	if (inet_sk_state_load(sk) == TCP_CLOSE)
-		return ret;
-	ret = tcp_abort(sk, err);
+		return -ENOENT;
+	ret = prot->diag_destroy(sk, err);
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 13, 0)
 	if (ret || inet_sk_state_load(sk) == TCP_CLOSE)
 		return ret;
 	ret = -ENOENT;
@@ -169,10 +173,8 @@ static inline int compat_tcp_abort(struct sock *sk, int err)
 	bh_unlock_sock(sk);
 	local_bh_enable();
 	release_sock(sk);
-	return ret;
-#else
-	return tcp_abort(sk, err);
 #endif
+	return ret;
 }
 
 #endif /* KNET_COMPAT_H */

@@ -3,8 +3,8 @@
  * drop.c - finds sockets by a selector and drops them.
  *
  * Sockets are looked up in the namespace's own tables and held by a reference before anything is
- * done to them; what is asked for is then looked at again, since a socket goes on living until it
- * is held. Requests (NEW_SYN_RECV) and TIME-WAIT sockets are struct sock_common only.
+ * done to them; whether they are meant is then looked at again, since a socket goes on living until
+ * it is held. Requests (NEW_SYN_RECV) and TIME-WAIT sockets are struct sock_common only.
  */
 #include <linux/netdevice.h>
 #include <linux/sched/signal.h>
@@ -16,6 +16,8 @@
 #include "compat.h"
 #include "drop.h"
 
+#define PAIR_TRIES 3 /* states that a connection can pass through while it is looked up */
+#define CHAIN_TRIES 3 /* likewise, while a chain is walked through */
 #define WALK_BATCH 64 /* sockets held at a time while a table is walked */
 #define WALK_REST 1024 /* buckets between two offers of the CPU to others */
 
@@ -54,41 +56,139 @@ static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
 	tuple->remote_port = ntohs(sk->sk_dport);
 }
 
-/* Whether @sk, held or its bucket locked, is asked for. @ifindex: 0 for any. */
-static bool is_meant(const struct sock *sk, const struct net *net, const struct drop_selector *sel,
-		     int ifindex)
+/**
+ * struct search - what is looked for, and what came of it
+ * @net: whose sockets; a table may hold those of other namespaces too
+ * @sel: which of them
+ * @ifindex: bound to this interface; 0 for any and none
+ * @totals: what came of it
+ * @stop: set by others to end it early
+ * @met: a socket was dropped, or a listener passed by
+ */
+struct search {
+	struct net *net;
+	const struct drop_selector *sel;
+	int ifindex;
+	struct drop_totals *totals;
+	const bool *stop;
+	bool met;
+};
+
+/* Whether @sk, held or its bucket locked, is asked for. */
+static bool is_meant(const struct sock *sk, const struct search *s)
 {
 	struct drop_tuple tuple;
 
-	if (!net_eq(sock_net(sk), net) || !(sel->states & (1U << state_of(sk))))
+	if (!net_eq(sock_net(sk), s->net) || !(s->sel->states & (1U << state_of(sk))))
 		return false;
-	if (ifindex && READ_ONCE(sk->sk_bound_dev_if) != ifindex)
+	if (s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex)
 		return false;
 	tuple_of(sk, &tuple);
-	return drop_matches(sel, &tuple);
+	return drop_matches(s->sel, &tuple);
 }
 
-/* Drops @sk and the caller's reference to it. Return: whether it was dropped. */
-static bool drop_one(struct sock *sk, const struct drop_selector *sel, struct drop_totals *totals)
+/*
+ * Drops @sk, and the caller's reference to it. Until it was held it may have become another
+ * connection's, or a listener. Return: 0 or a negative errno.
+ */
+static int drop_one(struct sock *sk, struct search *s)
 {
 	unsigned int state = state_of(sk);
-	int err = 0;
+	int err = -ENOENT;
 
-	if (!(sel->states & (1U << state))) {
+	if (!is_meant(sk, s) || (state == TCP_LISTEN && !s->sel->listeners)) {
 		sock_gen_put(sk);
-		return false;
+		return err;
 	}
 	if (inet_sk_state_load(sk) == TCP_TIME_WAIT) {
 		local_bh_disable();
 		inet_twsk_deschedule_put(inet_twsk(sk));
 		local_bh_enable();
+		err = 0;
 	} else {
-		err = compat_tcp_abort(sk, ECONNABORTED);
+		err = compat_tcp_destroy(sk, ECONNABORTED);
 		sock_gen_put(sk);
 	}
-	if (!err)
-		totals->dropped[state]++;
-	return !err;
+	if (!err) {
+		s->totals->dropped[state]++;
+		s->met = true;
+	}
+	return err;
+}
+
+/* --- all that match --- */
+
+static bool must_stop(const struct search *s)
+{
+	cond_resched();
+	return READ_ONCE(*s->stop) || fatal_signal_pending(current);
+}
+
+static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinlock_t *lock)
+{
+	unsigned int i, n, done, missed, tries = CHAIN_TRIES;
+	struct sock *batch[WALK_BATCH];
+	struct hlist_nulls_node *node;
+	struct sock *sk;
+
+	/*
+	 * A chain is gone through again if it had more than a batch, as long as that helps, and if a
+	 * socket in it moved on while it was not locked.
+	 */
+	do {
+		n = 0;
+		spin_lock_bh(lock);
+		sk_nulls_for_each(sk, node, chain)
+		{
+			if (!is_meant(sk, s))
+				continue;
+			if (state_of(sk) == TCP_LISTEN && !s->sel->listeners) {
+				s->totals->skipped_listener++;
+				s->met = true;
+				continue;
+			}
+			if (refcount_inc_not_zero(&sk->sk_refcnt))
+				batch[n++] = sk;
+			if (n == WALK_BATCH)
+				break;
+		}
+		spin_unlock_bh(lock);
+		done = 0;
+		missed = 0;
+		for (i = 0; i < n; i++) {
+			int err = drop_one(batch[i], s);
+
+			done += !err;
+			missed += err == -ENOENT;
+		}
+	} while (((n == WALK_BATCH && done) || (missed && tries--)) && !must_stop(s));
+}
+
+static void walk_connections(struct search *s)
+{
+	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
+	unsigned int i;
+
+	for (i = 0; i <= table->ehash_mask; i++) {
+		if (!(i % WALK_REST) && must_stop(s))
+			return;
+		if (!hlist_nulls_empty(&table->ehash[i].chain))
+			walk_chain(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
+	}
+}
+
+static void walk_listeners(struct search *s)
+{
+	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
+	struct inet_listen_hashbucket *bucket;
+	unsigned int i;
+
+	for (i = 0; (bucket = compat_listen_bucket(table, i)); i++) {
+		if (!(i % WALK_REST) && must_stop(s))
+			return;
+		if (!hlist_nulls_empty(&bucket->nulls_head))
+			walk_chain(s, &bucket->nulls_head, &bucket->lock);
+	}
 }
 
 /* --- one connection --- */
@@ -116,20 +216,16 @@ static struct sock *lookup(struct net *net, const struct drop_selector *sel, int
 }
 
 /* Without an interface in the line: a socket bound to none, else one bound to any. */
-static struct sock *find_pair(struct net *net, const struct drop_selector *sel, int ifindex)
+static struct sock *find_pair(const struct search *s)
 {
 	struct net_device *dev;
 	struct sock *sk;
 
 	rcu_read_lock();
-	sk = lookup(net, sel, ifindex);
-	if (sk && ifindex && READ_ONCE(sk->sk_bound_dev_if) != ifindex) {
-		sock_gen_put(sk);
-		sk = NULL;
-	}
-	if (!sk && !ifindex) {
-		for_each_netdev_rcu(net, dev) {
-			sk = lookup(net, sel, dev->ifindex);
+	sk = lookup(s->net, s->sel, s->ifindex);
+	if (!sk && !s->ifindex) {
+		for_each_netdev_rcu(s->net, dev) {
+			sk = lookup(s->net, s->sel, dev->ifindex);
 			if (sk)
 				break;
 		}
@@ -138,90 +234,25 @@ static struct sock *find_pair(struct net *net, const struct drop_selector *sel, 
 	return sk;
 }
 
-/* --- all that match --- */
-
-/**
- * struct walk - a walk through the socket tables
- * @net: whose sockets; a table may hold those of other namespaces too
- * @sel: which of them
- * @ifindex: bound to this interface; 0 for any and none
- * @totals: what came of it
- * @stop: set by others to end it early
- * @met: a socket was dropped, or a listener passed by
+/*
+ * A connection may move on while it is looked up: a request becomes a full socket, that one becomes a
+ * TIME-WAIT socket. The pair still names it then, so it is looked up again.
  */
-struct walk {
-	struct net *net;
-	const struct drop_selector *sel;
-	int ifindex;
-	struct drop_totals *totals;
-	const bool *stop;
-	bool met;
-};
-
-static bool must_stop(const struct walk *w)
+static void drop_pair(struct search *s)
 {
-	cond_resched();
-	return READ_ONCE(*w->stop) || fatal_signal_pending(current);
-}
-
-static void walk_chain(struct walk *w, struct hlist_nulls_head *chain, spinlock_t *lock)
-{
-	struct sock *batch[WALK_BATCH];
-	struct hlist_nulls_node *node;
-	unsigned int i, n, done;
+	unsigned int tries = PAIR_TRIES, state;
 	struct sock *sk;
 
-	/* A chain of more than a batch is gone through again as long as that helps. */
-	do {
-		n = 0;
-		spin_lock_bh(lock);
-		sk_nulls_for_each(sk, node, chain)
-		{
-			if (!is_meant(sk, w->net, w->sel, w->ifindex))
-				continue;
-			if (state_of(sk) == TCP_LISTEN && !w->sel->listeners) {
-				w->totals->skipped_listener++;
-				w->met = true;
-				continue;
-			}
-			if (refcount_inc_not_zero(&sk->sk_refcnt))
-				batch[n++] = sk;
-			if (n == WALK_BATCH)
-				break;
+	while (tries-- && (sk = find_pair(s))) {
+		if (s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex) {
+			/* One bound to no interface hides the one that is meant. */
+			sock_gen_put(sk);
+			walk_connections(s);
+			return;
 		}
-		spin_unlock_bh(lock);
-		done = 0;
-		for (i = 0; i < n; i++)
-			done += drop_one(batch[i], w->sel, w->totals);
-		if (done)
-			w->met = true;
-	} while (n == WALK_BATCH && done && !must_stop(w));
-}
-
-static void walk_connections(struct walk *w)
-{
-	struct inet_hashinfo *table = w->net->ipv4.tcp_death_row.hashinfo;
-	unsigned int i;
-
-	for (i = 0; i <= table->ehash_mask; i++) {
-		if (!(i % WALK_REST) && must_stop(w))
+		state = inet_sk_state_load(sk);
+		if (!drop_one(sk, s) && state != TCP_NEW_SYN_RECV)
 			return;
-		if (!hlist_nulls_empty(&table->ehash[i].chain))
-			walk_chain(w, &table->ehash[i].chain, inet_ehash_lockp(table, i));
-	}
-}
-
-static void walk_listeners(struct walk *w)
-{
-	struct inet_hashinfo *table = w->net->ipv4.tcp_death_row.hashinfo;
-	struct inet_listen_hashbucket *bucket;
-	unsigned int i;
-
-	for (i = 0; (bucket = compat_listen_bucket(table, i)); i++) {
-		if (!(i % WALK_REST) && must_stop(w))
-			return;
-		if (!hlist_nulls_empty(&bucket->nulls_head))
-			walk_chain(w, &bucket->nulls_head, &bucket->lock);
 	}
 }
 
@@ -243,25 +274,23 @@ static int find_ifindex(struct net *net, const char *name)
 void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
 		  const bool *stop)
 {
-	struct walk walk = { .net = net, .sel = sel, .totals = totals, .stop = stop };
-	struct sock *sk;
+	struct search s = { .net = net, .sel = sel, .totals = totals, .stop = stop };
 
 	if (*sel->ifname) {
-		walk.ifindex = find_ifindex(net, sel->ifname);
-		if (walk.ifindex <= 0) {
+		s.ifindex = find_ifindex(net, sel->ifname);
+		if (s.ifindex <= 0) {
 			totals->not_found++;
 			return;
 		}
 	}
 	if (drop_is_pair(sel)) {
-		sk = find_pair(net, sel, walk.ifindex);
-		walk.met = sk && drop_one(sk, sel, totals);
+		drop_pair(&s);
 	} else {
 		if (sel->states & ~(1U << TCP_LISTEN))
-			walk_connections(&walk);
+			walk_connections(&s);
 		if (sel->states & (1U << TCP_LISTEN))
-			walk_listeners(&walk);
+			walk_listeners(&s);
 	}
-	if (!walk.met)
+	if (!s.met)
 		totals->not_found++;
 }

@@ -221,7 +221,9 @@ static const char *read_host(struct span host, struct drop_end *end, char ifname
 	const char *close, *wrong;
 	bool colons;
 
-	if (host.len && *host.s == '[') {
+	if (!host.len)
+		return "no address";
+	if (*host.s == '[') {
 		close = memchr(host.s, ']', host.len);
 		if (!close)
 			return "no ] after [";
@@ -234,6 +236,8 @@ static const char *read_host(struct span host, struct drop_end *end, char ifname
 	}
 	suffix = split_at(&inner, suffix_of(inner));
 	colons = inner.len && memchr(inner.s, ':', inner.len);
+	if (*host.s == '[' && !colons)
+		return "not an IPv6 address";
 	wrong = read_address(inner, end);
 	if (!wrong)
 		wrong = read_suffix(suffix, end, colons, ifname);
@@ -315,6 +319,11 @@ static u32 read_state(struct span text)
 	return 0;
 }
 
+static bool is_any(const struct drop_end *end)
+{
+	return !end->family && end->any_port;
+}
+
 const char *drop_parse(const struct drop_text *line, struct drop_selector *sel)
 {
 	static const char listening[] = "listening";
@@ -342,6 +351,12 @@ const char *drop_parse(const struct drop_text *line, struct drop_selector *sel)
 	if (sel->local.family && sel->remote.family && sel->local.family != sel->remote.family)
 		return "an IPv4 and an IPv6 address";
 	sel->states = CONNECTED | STATE(LISTEN);
+	/*
+	 * ss lists a listener on all addresses as "*:22 *:*". Taken for a pattern, it would take every
+	 * connection to that port down; whoever means them says "connected".
+	 */
+	if (is_any(&sel->remote))
+		sel->states = STATE(LISTEN);
 	if (state.len) {
 		sel->states = read_state(state);
 		/* Nothing but this very word may take a listener down. */

@@ -2,9 +2,9 @@
 /*
  * proc.c - /proc/net/drop_tcp_sock, one in each network namespace.
  *
- * An open file holds no reference to its namespace: removing the file, as the namespace or the
- * module goes, waits for reads and writes that run and closes what is open, so the namespace and
- * this module's part of it outlive every call in here.
+ * An open file holds its namespace, as the kernel's own files there do: otherwise a write that blocks
+ * on its own memory would hold up the removal of namespaces, which is one queue for all. It does not
+ * hold the module: removing the file waits for reads and writes that run, and closes what is open.
  *
  * Locks, outermost first:
  *	drop_file.mutex		the file's stream of lines: one write at a time
@@ -49,7 +49,7 @@ struct drop_net {
 
 /**
  * struct drop_file - an open file
- * @net: the namespace
+ * @net: the namespace, held
  * @dn: its part here
  * @writable: opened for writing too: reading shows @own
  * @mutex: guards @cutter, @lines and @chunk
@@ -136,74 +136,83 @@ static int carry_out(struct drop_file *df, const struct drop_text *line, struct 
 	err = mutex_lock_killable(&dn->act);
 	if (err)
 		return err;
-	if (READ_ONCE(dn->dying)) {
-		err = -EIO;
-	} else {
+	if (!READ_ONCE(dn->dying)) {
 		sum->requested++;
 		drop_sockets(df->net, &sel, sum, &dn->dying);
 	}
+	/* Set now, it may have cut a walk short: the line does not count as done. */
+	if (READ_ONCE(dn->dying))
+		err = -EIO;
 	mutex_unlock(&dn->act);
 	return err;
 }
 
 /*
- * Carries out the lines that end in df->chunk, which @len bytes were taken into.
- * Return: how many of those bytes are done with, or a negative errno.
+ * Carries out the lines that end in df->chunk, which @len bytes were taken into. @err is set if that
+ * ended early by an error. Return: how many of those bytes are done with.
  */
-static ssize_t carry_out_chunk(struct drop_file *df, size_t len)
+static size_t carry_out_chunk(struct drop_file *df, size_t len, int *err)
 {
 	const char *data = df->chunk;
 	struct drop_totals sum = {};
 	struct drop_text line;
-	size_t left = len;
-	int err = 0;
+	size_t left = len, before;
 
-	while (left && drop_cut(&df->cutter, &data, &left, &line)) {
-		err = carry_out(df, &line, &sum);
-		if (err)
+	for (before = left; left && drop_cut(&df->cutter, &data, &left, &line); before = left) {
+		*err = carry_out(df, &line, &sum);
+		if (*err) {
+			left = before;
 			break;
+		}
 		cond_resched();
 		if (signal_pending(current))
 			break;
 	}
 	account(df, &sum);
-	return err ?: len - left;
+	return len - left;
+}
+
+/*
+ * Whoever sent nothing but nonsense is told so; one bad line among good ones is only counted. What
+ * has come of the next line is nonsense too then: the writer may give up, and a line cut short must
+ * not be carried out when the file is closed.
+ */
+static bool is_nonsense(struct drop_file *df, u64 lines_before)
+{
+	if (df->lines == lines_before || df->own.requested || !df->own.malformed)
+		return false;
+	if (df->cutter.len)
+		df->cutter.too_long = true;
+	return true;
 }
 
 static ssize_t drop_write(struct file *file, const char __user *from, size_t len, loff_t *pos)
 {
 	struct drop_file *df = ((struct seq_file *)file->private_data)->private;
+	size_t done = 0, n, taken;
 	u64 lines;
-	size_t done = 0, n;
-	ssize_t got = 0;
+	int err = 0;
 
 	if (mutex_lock_interruptible(&df->mutex))
 		return -ERESTARTSYS;
 	lines = df->lines;
-	while (done < len) {
-		if (READ_ONCE(df->dn->dying)) {
-			got = -EIO;
-			break;
-		}
+	while (done < len && !err) {
 		n = min_t(size_t, len - done, CHUNK);
-		if (copy_from_user(df->chunk, from + done, n)) {
-			got = -EFAULT;
-			break;
+		if (READ_ONCE(df->dn->dying)) {
+			err = -EIO;
+		} else if (copy_from_user(df->chunk, from + done, n)) {
+			err = -EFAULT;
+		} else {
+			taken = carry_out_chunk(df, n, &err);
+			done += taken;
+			if (taken < n || signal_pending(current))
+				break;
 		}
-		got = carry_out_chunk(df, n);
-		if (got < 0)
-			break;
-		done += got;
-		if (signal_pending(current))
-			break;
 	}
-	/* Whoever sent nothing but nonsense is told so; one bad line among good ones is counted. */
-	if (got >= 0 && df->lines > lines && !df->own.requested && df->own.malformed)
-		got = -EINVAL;
+	if (done == len && is_nonsense(df, lines))
+		err = -EINVAL;
 	mutex_unlock(&df->mutex);
-	if (got == -EINVAL)
-		return got;
-	return done ?: got;
+	return done && err != -EINVAL ? done : err;
 }
 
 static void show_totals(struct seq_file *seq, const char *prefix, const struct drop_totals *totals)
@@ -269,13 +278,19 @@ static int drop_open(struct inode *inode, struct file *file)
 	df = kzalloc(sizeof(*df), GFP_KERNEL_ACCOUNT);
 	if (!df)
 		return -ENOMEM;
-	df->net = net;
+	df->net = maybe_get_net(net);
+	if (!df->net) {
+		kfree(df);
+		return -ENXIO;
+	}
 	df->dn = net_generic(net, drop_net_id);
 	df->writable = file->f_mode & FMODE_WRITE;
 	mutex_init(&df->mutex);
 	err = single_open(file, drop_show, df);
-	if (err)
+	if (err) {
+		put_net(net);
 		kfree(df);
+	}
 	return err;
 }
 
@@ -283,6 +298,7 @@ static int drop_release(struct inode *inode, struct file *file)
 {
 	struct drop_file *df = ((struct seq_file *)file->private_data)->private;
 	struct drop_totals sum = {};
+	struct net *net = df->net;
 	struct drop_text line;
 
 	/* A last line without a newline. Nobody can be told what came of it; the totals can. */
@@ -291,6 +307,7 @@ static int drop_release(struct inode *inode, struct file *file)
 		account(df, &sum);
 	}
 	kfree(df);
+	put_net(net);
 	return single_release(inode, file);
 }
 

@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <limits.h>
 #include <net/if.h>
 #include <sched.h>
 #include <stdio.h>
@@ -48,7 +49,7 @@ static void usage(FILE *to)
 	fputs("usage: tcpdrop [-46lnv] [--netns NAME] LOCAL:PORT REMOTE:PORT [STATE]\n"
 	      "       tcpdrop [-46lnv] [--netns NAME] LOCAL PORT REMOTE PORT\n"
 	      "       tcpdrop [-46lnv] [--netns NAME] -a | -s STATE\n"
-	      "       tcpdrop [-lnv] [--netns NAME] -\n"
+	      "       tcpdrop [-46lnv] [--netns NAME] -\n"
 	      "  -a            every connection; no listener\n"
 	      "  -s STATE      those in STATE, as ss spells it: time-wait, close-wait, listening, ...\n"
 	      "  -             read lines 'LOCAL:PORT REMOTE:PORT [STATE]' from standard input\n"
@@ -128,8 +129,10 @@ static void print_end(const struct found *f, const u8 addr[16], unsigned int por
 
 	inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? addr + 12 : addr, text, sizeof(text));
 	printf(v4 ? "%s" : "[%s]", text);
-	if (ifindex)
-		printf("%%%s", if_indextoname(ifindex, name) ?: "?");
+	if (ifindex && if_indextoname(ifindex, name))
+		printf("%%%s", name);
+	else if (ifindex) /* the interface is gone; its sockets need not be */
+		printf("%%%u", ifindex);
 	if (port)
 		printf(":%u", port);
 	else
@@ -144,15 +147,29 @@ static void print_found(const struct found *f)
 	printf(" %s\n", drop_state_name(f->state));
 }
 
-/* -l and -n: shows what @sel asks for. Return: whether there was anything. */
-static bool show_matches(const struct drop_selector *sel)
+/* As the module does: a name, else an index. Return: 0 if it is neither. */
+static unsigned int ifindex_of(const char *name)
+{
+	unsigned int ifindex = if_nametoindex(name);
+	unsigned long value;
+	char *end;
+
+	if (ifindex)
+		return ifindex;
+	value = strtoul(name, &end, 10);
+	return *end || value > INT_MAX ? 0 : value;
+}
+
+/* -l and -n: shows what @sel asks for. @skipped: listeners met that it does not name as such. */
+static bool show_matches(const struct drop_selector *sel, unsigned long *skipped)
 {
 	unsigned int ifindex = 0;
 	bool any = false;
 	size_t i;
 
+	*skipped = 0;
 	if (*sel->ifname) {
-		ifindex = if_nametoindex(sel->ifname) ?: (unsigned int)atoi(sel->ifname);
+		ifindex = ifindex_of(sel->ifname);
 		if (!ifindex)
 			return false;
 	}
@@ -161,8 +178,12 @@ static bool show_matches(const struct drop_selector *sel)
 
 		if (!(sel->states & (1u << f->state)) || (ifindex && f->ifindex != ifindex))
 			continue;
-		if ((f->state == TCP_LISTEN && !sel->listeners) || !drop_matches(sel, &f->tuple))
+		if (f->state == TCP_CLOSE || !drop_matches(sel, &f->tuple))
 			continue;
+		if (f->state == TCP_LISTEN && !sel->listeners) {
+			(*skipped)++;
+			continue;
+		}
 		if (!opt.list)
 			printf("would drop ");
 		print_found(f);
@@ -268,6 +289,8 @@ static struct {
 
 static void flush(void)
 {
+	if (!pending.len)
+		return;
 	file_write(pending.data, pending.len);
 	pending.len = 0;
 }
@@ -342,9 +365,12 @@ static void one_line(const struct drop_text *text, unsigned long number)
 		snprintf(line, sizeof(line), "%.*s", (int)text->len, text->s);
 		sscanf(line, " %127s %127s %127s", words[0], words[1], words[2]);
 		if (!narrow(&sel.local, words[0], sizeof(words[0])) ||
-		    !narrow(&sel.remote, words[1], sizeof(words[1])))
+		    !narrow(&sel.remote, words[1], sizeof(words[1]))) {
+			if (number) /* standard input may hold both; those of one were asked for */
+				return;
 			wrong = opt.family == AF_INET ? "an IPv6 address with -4"
 						      : "an IPv4 address with -6";
+		}
 	}
 	if (wrong) {
 		char escaped[DROP_ESCAPED_MAX];
@@ -363,13 +389,17 @@ static void one_line(const struct drop_text *text, unsigned long number)
 		       words[2]);
 	if (opt.list || opt.dry_run) {
 		struct drop_text again = { .s = line, .len = len - 1 };
+		unsigned long skipped;
+		bool any;
 
 		drop_parse(&again, &sel);
-		if (!show_matches(&sel)) {
+		any = show_matches(&sel, &skipped);
+		if (!any || skipped)
 			result.not_found = true;
-			if (opt.verbose)
-				printf("%.*s: not found\n", len - 1, line);
-		}
+		if (opt.verbose && skipped)
+			printf("%.*s: skipped %lu listening\n", len - 1, line, skipped);
+		else if (opt.verbose && !any)
+			printf("%.*s: not found\n", len - 1, line);
 		return;
 	}
 	if (opt.verbose) {
@@ -400,10 +430,13 @@ static void from_stdin(void)
 
 		if (n < 0 && errno == EINTR)
 			continue;
-		if (n < 0)
+		if (n < 0) {
+			flush();
 			die("standard input: %s", strerror(errno));
+		}
 		while (left && drop_cut(&cutter, &at, &left, &text))
 			one_line(&text, ++number);
+		flush(); /* lines may come a few at a time */
 	}
 	if (drop_cut_last(&cutter, &text))
 		one_line(&text, ++number);
@@ -526,6 +559,7 @@ int main(int argc, char **argv)
 		flush();
 		file_counts(&counts);
 		result.not_found |= counts.not_found || counts.skipped_listener;
+		result.malformed |= counts.malformed;
 	}
 	if (fflush(stdout) || ferror(stdout))
 		die("standard output: %s", strerror(errno));

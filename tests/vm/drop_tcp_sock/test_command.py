@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves the command tcpdrop; its man page is docs/tcpdrop.8."""
 
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from lib import TCPDROP, network_namespace, rmmod, sh
-from sockets import Pair, key_of, line_of, time_wait, totals, walk
+from sockets import Pair, key_of, line_of, time_wait, totals, wait_for, walk
 
 
 def tcpdrop(*args, **kw):
@@ -55,6 +56,33 @@ def test_listeners():
         assert (code, out) == (1, f"127.0.0.1:{pair.port} *:* LISTEN: skipped 1 listening\n")
         code, out, _ = tcpdrop("-v", f"127.0.0.1:{pair.port}", "*:*", "listening")
         assert (code, out) == (0, f"127.0.0.1:{pair.port} *:* listening: dropped listening\n")
+
+
+def test_dry_run_says_what_the_real_one_does():
+    with Pair() as pair:
+        for words in ((f"127.0.0.1:{pair.port}", "127.0.0.1:*"), (f"127.0.0.1:{pair.port}", "*:*"),
+                      (f"127.0.0.1:{pair.port}", "*:*", "listening"), ("*:9", "*:*"), ("*%nosuch:9", "*:9")):
+            dry, out, _ = tcpdrop("-n", "-v", *words)
+            code, really, _ = tcpdrop("-v", *words)
+            assert dry == code
+            assert (" skipped " in out, " not found" in out) == (" skipped " in really, " not found" in really)
+
+
+def test_one_family_of_standard_input():
+    four, six = time_wait(), time_wait("::1")
+    code, out, err = tcpdrop("-6", "-v", "-", input=f"{line_of(four)}\n{line_of(six)}\n")
+    assert (code, out, err) == (0, f"{line_of(six)}: dropped time-wait\n", "")
+    assert tcpdrop("-4", "-v", *line_of(four).split())[0] == 0
+
+
+def test_lines_are_carried_out_as_they_come():
+    key = time_wait()
+    with subprocess.Popen([TCPDROP, "-"], stdin=subprocess.PIPE, text=True) as command:
+        command.stdin.write(line_of(key) + "\n")
+        command.stdin.flush()
+        wait_for(lambda: totals()["dropped"] == 1)
+        command.stdin.close()
+        assert command.wait() == 0
 
 
 def test_list_feeds_back(survivors):

@@ -87,6 +87,40 @@ def test_ss_whole():
         assert totals()["malformed"] == 2 and totals()["skipped_listener"] >= 4
 
 
+@pytest.mark.smoke
+def test_ss_of_a_listener_on_all_addresses():
+    """ss prints it as "*:PORT *:*", which is no pattern for the connections to it."""
+    with Pair("::1", listener_host="::") as six, Pair("127.0.0.1", listener_host="::") as four:
+        for pair in (six, four):
+            lines = [" ".join(line.split()[3:5]) for line in sh("ss", "-Htln").stdout.splitlines()
+                     if f":{pair.port} " in line]
+            assert lines == [f"*:{pair.port} *:*"]
+            before = totals()
+            write(lines[0] + "\n")
+            assert gained(before) == {"requested": 1, "skipped_listener": 1}
+            pair.client.sendall(b"!")
+            assert pair.served.recv(1) == b"!"
+            before = totals()
+            write(lines[0] + " connected\n")
+            assert gained(before)["dropped_established"] in (1, 2)  # clients too where the ports are theirs
+            with pytest.raises(ConnectionAbortedError):
+                pair.served.recv(1)
+
+
+def test_nothing_is_carried_out_of_a_refused_write():
+    """A line cut short by the end of a write that was refused is not a line: the writer may give up there."""
+    with Pair() as pair:
+        key = key_of(pair.client)
+        fd = os.open(FILE, os.O_WRONLY)
+        with pytest.raises(OSError) as err:
+            os.write(fd, b"State Recv-Q\n" + line_of(key).encode())
+        assert err.value.errno == errno.EINVAL
+        os.close(fd)
+        assert gained() == {"malformed": 2}
+        pair.client.sendall(b"!")
+        assert pair.served.recv(1) == b"!"
+
+
 # --- pieces ---
 
 
@@ -172,7 +206,7 @@ BAD = [
     "127.0.0.1:65536 127.0.0.1:1", "127.0.0.1:99999999999999999999 127.0.0.1:1", "127.0.0.1:-1 127.0.0.1:1",
     "127.0.0.1:+1 127.0.0.1:1", "127.0.0.1:0x10 127.0.0.1:1", "127.0.0.1:http 127.0.0.1:1", "127.0.0:1 127.0.0.1:1",
     "127.0.0.1.1:1 127.0.0.1:1", "256.0.0.1:1 127.0.0.1:1", "127.0.0.1:1 ::1:1", "[::1:1 [::1]:1", "[::1]1:1 [::1]:1",
-    "[::1]:1 [::g]:1", "[1:2:3:4:5:6:7:8:9]:1 *:1", ":1 *:1", "[]:1 *:1", "127.0.0.1/33:1 *:1", "::1/129:1 *:1",
+    "[::1]:1 [::g]:1", "[1.2.3.4]:1 *:1", "[*]:1 *:1", "[*%lo]:1 *:1", "[1:2:3:4:5:6:7:8:9]:1 *:1", ":1 *:1", "[]:1 *:1", "127.0.0.1/33:1 *:1", "::1/129:1 *:1",
     "127.0.0.1/:1 *:1", "127.0.0.1/8/8:1 *:1", "*/8:1 *:1", "::ffff:1.2.3.4/90:1 *:1", "127.0.0.1%:1 *:1",
     "127.0.0.1%sixteencharacter:1 *:1", "127.0.0.1%lo:1 127.0.0.1%eth0:1", "*:* *:* nonsense", "*:* *:* -",
     "*:* *:* establishedestablished", "127.0.0.1:1\x00 127.0.0.1:1", "127.0.0.1\x00:1 127.0.0.1:1",

@@ -224,6 +224,26 @@ def test_listener_survives_a_stale_pair(host, line):
         assert {e.state for e in at_port(port)} == {"listening"}
 
 
+MPTCP = 262
+
+
+def test_mptcp_listener_is_left_alone():
+    """The kernel forbids it: its owner would be left with a socket that listens no more and does not know."""
+    try:
+        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP)
+    except OSError:
+        pytest.skip("this kernel has no MPTCP")
+    with listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        before = totals()
+        write(f"127.0.0.1:{port} 0.0.0.0:* listening\n")
+        assert gained(before) == {"requested": 1, "not_found": 1}
+        with socket.create_connection(("127.0.0.1", port), timeout=10):
+            listener.accept()[0].close()
+
+
 # --- owners ---
 
 
