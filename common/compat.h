@@ -141,9 +141,10 @@ static inline struct inet_listen_hashbucket *compat_listen_bucket(struct inet_ha
  * @sk: held by the caller; not in TIME-WAIT
  * @err: what its owner is told, such as ECONNABORTED
  *
- * A full socket is asked by its protocol's own operation, as sock_diag does: MPTCP refuses to have a
- * listener closed. Before 6.13, and its stable updates, that operation leaves an orphan's connection
- * alone but says that it has aborted it; and up to 5.10 also when the connection was closed already.
+ * A full socket is asked by its protocol's own operation, as sock_diag does: MPTCP refuses to have
+ * a listener closed. Before 6.13, and its stable updates, that operation leaves an orphan's
+ * connection alone but says that it has aborted it; and up to 5.10 also when the connection was
+ * closed already.
  *
  * Return: 0; -ENOENT if it was closed already; another negative errno if it may not be done.
  */

@@ -132,8 +132,8 @@ static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinloc
 	struct sock *sk;
 
 	/*
-	 * A chain is gone through again if it had more than a batch, as long as that helps, and if a
-	 * socket in it moved on while it was not locked.
+	 * A chain is gone through again if it had more than a batch, as long as that helps, and if
+	 * a socket in it moved on while it was not locked.
 	 */
 	do {
 		n = 0;
@@ -235,8 +235,8 @@ static struct sock *find_pair(const struct search *s)
 }
 
 /*
- * A connection may move on while it is looked up: a request becomes a full socket, that one becomes a
- * TIME-WAIT socket. The pair still names it then, so it is looked up again.
+ * A connection may move on while it is looked up: a request becomes a full socket, that one becomes
+ * a TIME-WAIT socket. The pair still names it then, so it is looked up again.
  */
 static void drop_pair(struct search *s)
 {

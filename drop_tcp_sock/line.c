@@ -352,8 +352,8 @@ const char *drop_parse(const struct drop_text *line, struct drop_selector *sel)
 		return "an IPv4 and an IPv6 address";
 	sel->states = CONNECTED | STATE(LISTEN);
 	/*
-	 * ss lists a listener on all addresses as "*:22 *:*". Taken for a pattern, it would take every
-	 * connection to that port down; whoever means them says "connected".
+	 * ss lists a listener on all addresses as "*:22 *:*". Taken for a pattern, it would take
+	 * every connection to that port down; whoever means them says "connected".
 	 */
 	if (is_any(&sel->remote))
 		sel->states = STATE(LISTEN);

@@ -2,9 +2,10 @@
 /*
  * proc.c - /proc/net/drop_tcp_sock, one in each network namespace.
  *
- * An open file holds its namespace, as the kernel's own files there do: otherwise a write that blocks
- * on its own memory would hold up the removal of namespaces, which is one queue for all. It does not
- * hold the module: removing the file waits for reads and writes that run, and closes what is open.
+ * An open file holds its namespace, as the kernel's own files there do: otherwise a write that
+ * blocks on its own memory would hold up the removal of namespaces, which is one queue for all. It
+ * does not hold the module: removing the file waits for reads and writes that run, and closes what
+ * is open.
  *
  * Locks, outermost first:
  *	drop_file.mutex		the file's stream of lines: one write at a time
@@ -148,8 +149,8 @@ static int carry_out(struct drop_file *df, const struct drop_text *line, struct 
 }
 
 /*
- * Carries out the lines that end in df->chunk, which @len bytes were taken into. @err is set if that
- * ended early by an error. Return: how many of those bytes are done with.
+ * Carries out the lines that end in df->chunk, which @len bytes were taken into. @err is set if
+ * that ended early by an error. Return: how many of those bytes are done with.
  */
 static size_t carry_out_chunk(struct drop_file *df, size_t len, int *err)
 {
