@@ -4,16 +4,8 @@
 # drop_tcp_sock's chapter of "make demo"; see vm/demo.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-say() {
-	echo "--- $*"
-}
-
-# show COMMAND: prints a command line as a person would have typed it, then runs it.
-show() {
-	echo "\$ $1"
-	bash -c "$1"
-}
+# shellcheck source=vm/chapter.sh
+. vm/chapter.sh
 
 talk() {
 	say "drop_tcp_sock: sockets that wait for nothing, dropped by a pipe"

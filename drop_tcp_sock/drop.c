@@ -30,13 +30,6 @@ static unsigned int state_of(const struct sock *sk)
 	return state == TCP_NEW_SYN_RECV ? TCP_SYN_RECV : state;
 }
 
-static void map_address(u8 addr[16], __be32 v4)
-{
-	memset(addr, 0, 10);
-	memset(addr + 10, 0xff, 2);
-	memcpy(addr + 12, &v4, 4);
-}
-
 static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
 {
 	tuple->family = 4;
@@ -49,8 +42,8 @@ static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
 	}
 #endif
 	if (tuple->family == 4) {
-		map_address(tuple->local, sk->sk_rcv_saddr);
-		map_address(tuple->remote, sk->sk_daddr);
+		drop_map_address(tuple->local, &sk->sk_rcv_saddr);
+		drop_map_address(tuple->remote, &sk->sk_daddr);
 	}
 	tuple->local_port = sk->sk_num;
 	tuple->remote_port = ntohs(sk->sk_dport);
@@ -94,11 +87,11 @@ static bool is_meant(const struct sock *sk, const struct search *s)
 static int drop_one(struct sock *sk, struct search *s)
 {
 	unsigned int state = state_of(sk);
-	int err = -ENOENT;
+	int err;
 
 	if (!is_meant(sk, s) || (state == TCP_LISTEN && !s->sel->listeners)) {
 		sock_gen_put(sk);
-		return err;
+		return -ENOENT;
 	}
 	if (inet_sk_state_load(sk) == TCP_TIME_WAIT) {
 		local_bh_disable();
@@ -138,8 +131,7 @@ static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinloc
 	do {
 		n = 0;
 		spin_lock_bh(lock);
-		sk_nulls_for_each(sk, node, chain)
-		{
+		sk_nulls_for_each(sk, node, chain) {
 			if (!is_meant(sk, s))
 				continue;
 			if (state_of(sk) == TCP_LISTEN && !s->sel->listeners) {

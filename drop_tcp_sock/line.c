@@ -416,6 +416,15 @@ const char *drop_state_name(unsigned int state)
 	return state < DROP_STATES && names[state] ? names[state] : "unknown";
 }
 
+void drop_state_field(unsigned int state, char field[DROP_STATE_MAX])
+{
+	const char *name = drop_state_name(state);
+
+	do {
+		*field++ = *name == '-' ? '_' : *name;
+	} while (*name++);
+}
+
 void drop_escape(const char *s, size_t len, char out[DROP_ESCAPED_MAX])
 {
 	size_t i;

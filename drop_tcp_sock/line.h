@@ -14,6 +14,7 @@
 #define DROP_ESCAPED_MAX (4 * DROP_LINE_MAX + 1) /* the most that drop_escape() makes of it */
 #define DROP_IFNAME_MAX 16 /* of an interface's name, its NUL among them; the kernel's IFNAMSIZ */
 #define DROP_STATES 12 /* TCP's states are numbered from 1 to 11 */
+#define DROP_STATE_MAX 16 /* of a state's name, its NUL among them */
 
 /**
  * struct drop_cutter - cuts a stream into lines, wherever the stream is split
@@ -108,6 +109,18 @@ struct drop_tuple {
 };
 
 /**
+ * drop_map_address() - write an IPv4 address as &struct drop_tuple has it
+ * @addr: ::ffff:a.b.c.d
+ * @v4: its four bytes, network order
+ */
+static inline void drop_map_address(u8 addr[16], const void *v4)
+{
+	memset(addr, 0, 10);
+	memset(addr + 10, 0xff, 2);
+	memcpy(addr + 12, v4, 4);
+}
+
+/**
  * drop_parse() - read a line
  * @line: the line
  * @sel: what it asks for
@@ -137,6 +150,13 @@ bool drop_matches(const struct drop_selector *sel, const struct drop_tuple *tupl
  * Return: such as "time-wait".
  */
 const char *drop_state_name(unsigned int state);
+
+/**
+ * drop_state_field() - a state as it is spelt in the names of counters
+ * @state: TCP_ESTABLISHED to TCP_CLOSING
+ * @field: such as "time_wait"
+ */
+void drop_state_field(unsigned int state, char field[DROP_STATE_MAX]);
 
 /**
  * drop_escape() - make any bytes fit for a log line in double quotes

@@ -219,7 +219,7 @@ static ssize_t drop_write(struct file *file, const char __user *from, size_t len
 static void show_totals(struct seq_file *seq, const char *prefix, const struct drop_totals *totals)
 {
 	unsigned int state;
-	char name[16], *c;
+	char name[DROP_STATE_MAX];
 	u64 sum = 0;
 
 	for (state = 0; state < DROP_STATES; state++)
@@ -229,9 +229,7 @@ static void show_totals(struct seq_file *seq, const char *prefix, const struct d
 	for (state = TCP_ESTABLISHED; state < DROP_STATES; state++) {
 		if (state == TCP_CLOSE) /* in no table, never found */
 			continue;
-		strscpy(name, drop_state_name(state), sizeof(name));
-		while ((c = strchr(name, '-')))
-			*c = '_';
+		drop_state_field(state, name);
 		seq_printf(seq, "%sdropped_%s %llu\n", prefix, name, totals->dropped[state]);
 	}
 	seq_printf(seq, "%snot_found %llu\n%sskipped_listener %llu\n%smalformed %llu\n", prefix,

@@ -5,20 +5,12 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 out=$2
-
-say() {
-	echo "--- $*"
-}
-
-# show COMMAND...: prints the command as a person would have typed it, then runs it.
-show() {
-	echo "\$ $*"
-	"$@"
-}
+# shellcheck source=vm/chapter.sh
+. vm/chapter.sh
 
 talk() {
 	say "kecho: an echo server that lives in the kernel"
-	show insmod "$KO_DIR/kecho.ko"
+	show "insmod $KO_DIR/kecho.ko"
 	dmesg | sed -n 's/^\[[^]]*\] kecho: /log: kecho: /p' | tail -n 1
 	say "a line through telnet, as a person would type it"
 	echo "\$ telnet localhost 12345"
@@ -26,15 +18,15 @@ talk() {
 	say "ten million random bytes through nc, half-closed at the end; cmp finds no difference"
 	head -c 10000000 /dev/urandom >/dev/shm/sent
 	nc -N localhost 12345 </dev/shm/sent >/dev/shm/received
-	show cmp /dev/shm/sent /dev/shm/received
+	show "cmp /dev/shm/sent /dev/shm/received"
 	say "a thousand clients at a time, ten messages each, every byte verified"
-	show userspace/bench -c 1000 -n 10
+	show "userspace/bench -c 1000 -n 10"
 	say "what the server counted"
-	show cat /proc/net/stat/kecho
+	show "cat /proc/net/stat/kecho"
 	say "unloaded with 200 busy clients"
 	userspace/bench -c 200 -n 1000000 >/dev/null 2>&1 &
 	sleep 2
-	time show rmmod kecho
+	show "time rmmod kecho"
 	wait || true
 }
 

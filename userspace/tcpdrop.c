@@ -78,13 +78,6 @@ static struct {
 	size_t n, room;
 } table;
 
-static void map_address(u8 addr[16], const __be32 *v4)
-{
-	memset(addr, 0, 10);
-	memset(addr + 10, 0xff, 2);
-	memcpy(addr + 12, v4, 4);
-}
-
 static void table_add(const struct inet_diag_msg *msg, void *priv)
 {
 	struct found *f;
@@ -104,8 +97,8 @@ static void table_add(const struct inet_diag_msg *msg, void *priv)
 	f->tuple.remote_port = ntohs(msg->id.idiag_dport);
 	if (msg->idiag_family == AF_INET) {
 		f->tuple.family = 4;
-		map_address(f->tuple.local, msg->id.idiag_src);
-		map_address(f->tuple.remote, msg->id.idiag_dst);
+		drop_map_address(f->tuple.local, msg->id.idiag_src);
+		drop_map_address(f->tuple.remote, msg->id.idiag_dst);
 	} else {
 		memcpy(f->tuple.local, msg->id.idiag_src, 16);
 		memcpy(f->tuple.remote, msg->id.idiag_dst, 16);
@@ -218,7 +211,7 @@ static void file_open(void)
 
 static uint64_t *count_of(struct counts *counts, const char *name)
 {
-	char state[16], *c;
+	char state[DROP_STATE_MAX];
 	unsigned int i;
 
 	if (!strcmp(name, "requested"))
@@ -234,9 +227,7 @@ static uint64_t *count_of(struct counts *counts, const char *name)
 	if (strncmp(name, "dropped_", 8))
 		return NULL;
 	for (i = 1; i < DROP_STATES; i++) {
-		snprintf(state, sizeof(state), "%s", drop_state_name(i));
-		while ((c = strchr(state, '-')))
-			*c = '_';
+		drop_state_field(i, state);
 		if (!strcmp(name + 8, state))
 			return &counts->by_state[i];
 	}

@@ -77,8 +77,6 @@ def measure(how, count):
     elif "standard input" in how:
         data = "".join(f"{a}:{p} {b}:{q}\n" for a, p, b, q in time_waits()).encode()
         command = [TOOLS / "tcpdrop", "-"]
-    elif how.startswith("tcpdrop"):
-        data, command = b"", [TOOLS / "tcpdrop", "-s", "time-wait"]
     else:
         data, command = b"", [TOOLS / "ss", "-nK", "state", "time-wait"]
     idle = idle_ns()

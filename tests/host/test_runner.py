@@ -196,9 +196,12 @@ def test_instruction_clock_is_repeatable():
 
 
 def test_modules_are_rebuilt_when_older_than_their_sources(tmp_path):
-    """In a copy of the sources, since other guests read this tree's modules."""
+    """In a copy of the sources, of one module's, since other guests read this tree's modules."""
     sources = subprocess.run(["git", "-C", TOP, "ls-files"], text=True, capture_output=True, check=True)
+    others = [path.parent.name for path in TOP.glob("*/Kbuild") if path.parent.name != "kecho"]
     for name in sources.stdout.split():
+        if name.split("/")[0] in others:
+            continue
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(TOP / name, tmp_path / name)
     cache = {"KNET_CACHE": str(TOP / ".cache")}
@@ -238,7 +241,8 @@ def test_make_without_headers_names_the_package():
 def test_kernels_outside_the_range_are_refused_at_build_time(tmp_path, version, refused):
     code = version[0] << 16 | version[1] << 8 | version[2]
     (tmp_path / "version.h").write_text(f"#define LINUX_VERSION_CODE {code}\n"
-                                        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n")
+                                        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + (c))\n"
+                                        "#define IS_ENABLED(option) 1\n")
     source = (TOP / "common" / "compat.h").read_text()
     lines = [line for line in source.splitlines() if not line.startswith("#include")]
     (tmp_path / "compat.h").write_text("\n".join(['#include "version.h"', *lines]))

@@ -39,7 +39,7 @@ def test_30000_connections(load):
     count = scaled(30000, 60)
     result = json.loads(bench("-c", count, "-n", 1, "--json", "--timeout", 120).stdout)
     assert result["messages"] == count
-    kecho.wait("active", 0, seconds=60)
+    kecho.wait("active", 0, seconds=300)
     assert kecho.stat("accepted") == count
 
 
@@ -47,9 +47,9 @@ def test_200000_connections_leave_nothing(load, mode):
     """200,000 connect, echo, close: the slabs that sockets live in are as before.
 
     The modes differ in how data is echoed, hardly in how a connection comes and goes, so the other
-    two make do with a fifth of them.
+    two make do with a twentieth of them.
     """
-    rounds = scaled(4000 if mode == "fast" else 800, 80)
+    rounds = scaled(4000 if mode == "fast" else 200, 50)
     kecho = load("kecho", backlog=1024)
     watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
                "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",
@@ -133,14 +133,15 @@ sys.exit(bad != 0 or open_ != 0)
 """
 
 
-def test_closing_under_loss(load):
-    """A fifth of the packets is lost both ways; 500 clients half-close and still get every byte and
-    the FIN, and the server's side keeps no orphan: lost FINs are sent again.
+def test_closing_under_loss(load, mode):
+    """A fifth of the packets is lost both ways; 500 clients (100 in the modes that differ little)
+    half-close and still get every byte and the FIN, and the server's side keeps no orphan: lost FINs
+    are sent again.
 
     Whoever serves them, the unluckiest of 500 then wait for retransmission time-outs that have
     doubled to tens of seconds, and some for longer than core TCP keeps an orphan. So after 30 s
-    the link is healed, and tcp_orphan_retries is raised: who is left must still come to an end by
-    retransmissions alone.
+    (or 10) the link is healed, and tcp_orphan_retries is raised: who is left must still come to an
+    end by retransmissions alone.
     """
     with network_namespace("server"), network_namespace("client"):
         sh("ip", "link", "add", "s0", "netns", "server", "type", "veth", "peer", "name", "c0",
@@ -152,13 +153,13 @@ def test_closing_under_loss(load):
             sh("sysctl", "-w", "net.ipv4.tcp_orphan_retries=15", netns=ns)
             sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", "limit", "100000",
                netns=ns)
-        count = scaled(500, 20)
+        count = scaled(500 if mode == "fast" else 100, 5)
         kecho = load("kecho", netns="server", backlog=1024)
         with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-c",
                                LOSSY_CLIENT, str(count), "65536"], text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as client:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                client.wait(30)
+                client.wait(30 if mode == "fast" else 10)
             half_closed = connected(12345, netns="server")
             for ns, dev in (("server", "s0"), ("client", "c0")):
                 sh("tc", "qdisc", "change", "dev", dev, "root", "netem", "loss", "0%", "limit",
