@@ -8,6 +8,7 @@
 #define KNET_COMPAT_H
 
 #include <linux/proc_fs.h>
+#include <linux/sysctl.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
 #include <net/inet6_hashtables.h>
@@ -60,6 +61,21 @@ static inline void compat_sk_hold_net(struct sock *sk)
 	this_cpu_add(*sock_net(sk)->core.sock_inuse, 1);
 #endif
 }
+
+/*
+ * A sysctl handler's table is const from 6.11 on; an array of entries had to end with an empty one
+ * up to 6.5, and must not from then on.
+ */
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 11, 0)
+#define COMPAT_CTL_TABLE const struct ctl_table
+#else
+#define COMPAT_CTL_TABLE struct ctl_table
+#endif
+#if LINUX_VERSION_CODE < KERNEL_VERSION(6, 6, 0)
+#define COMPAT_SYSCTL_END {},
+#else
+#define COMPAT_SYSCTL_END
+#endif
 
 /* PDE_DATA() became pde_data() with 5.17. */
 #if LINUX_VERSION_CODE < KERNEL_VERSION(5, 17, 0)

@@ -1,0 +1,529 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves what /proc/net/tcpprobe tells of connections, that its accounting adds up, and that it lets go."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, namedtuple
+from pathlib import Path
+
+import pytest
+from lib import DEBUG, KO_DIR, UNLOAD_MAX, insmod, loaded, rmmod, scaled, sh
+
+FILE = Path("/proc/net/tcpprobe")
+STAT = Path("/proc/net/stat/tcpprobe_plus")
+SYSCTL = Path("/proc/sys/net/tcpprobe_plus")
+FIELDS = ("type time saddr sport daddr dport length flags seq ack ca_state snd_nxt snd_una write_seq wqueue snd_cwnd "
+          "ssthresh snd_wnd srtt mdev rttvar rto packets_out lost_out sacked_out retrans_out retrans frto_counter "
+          "rto_num sk_pacing_rate").split()
+Line = namedtuple("Line", FIELDS)
+RECV, SEND, TIMEOUT, SETUP, DONE, PURGE = range(6)
+
+
+def parse(text):
+    """Lines, and how many records the markers say are missing."""
+    lines, lost = [], 0
+    for line in text.splitlines():
+        if line.startswith("# lost "):
+            lost += int(line.split()[2])
+            continue
+        words = line.split(" ")
+        assert len(words) == len(FIELDS), line
+        lines.append(Line(*[w if f in ("saddr", "daddr") else float(w) if f == "time" else int(w, 0)
+                            for f, w in zip(FIELDS, words)]))
+    return lines, lost
+
+
+def samples():
+    """The Samples line: taken, read, lost, missed, discarded."""
+    words = next(line for line in STAT.read_text().splitlines() if line.startswith("Samples:")).split()[1:]
+    return dict(zip(words[::2], map(int, words[1::2])))
+
+
+@pytest.fixture
+def probe():
+    """Loads it for one port, by default."""
+    def load(**params):
+        insmod(KO_DIR / "tcpprobe.ko", **params)
+    yield load
+    if loaded("tcpprobe"):
+        rmmod("tcpprobe")
+
+
+class Trace:
+    """Keeps the file open, and reads it when asked."""
+
+    def __init__(self, flags=0):
+        self.fd = os.open(FILE, os.O_RDONLY | os.O_NONBLOCK | flags)
+
+    def text(self, size=1 << 16):
+        parts = []
+        with contextlib.suppress(BlockingIOError):
+            while part := os.read(self.fd, size):
+                parts.append(part)
+        return b"".join(parts).decode()
+
+    def lines(self):
+        return parse(self.text())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        os.close(self.fd)
+
+
+class Connection:
+    """Both ends of a connection, by default over IPv4 on loopback."""
+
+    def __init__(self, host="127.0.0.1"):
+        self.listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        self.port = self.listener.getsockname()[1]
+        self.client = socket.create_connection((host, self.port))
+        self.served = self.listener.accept()[0]
+        self.local = self.client.getsockname()[1]
+
+    def send(self, data, back=False):
+        a, b = (self.served, self.client) if back else (self.client, self.served)
+        a.sendall(data)
+        got = 0
+        while got < len(data):
+            got += len(b.recv(1 << 20))
+
+    def close(self):
+        self.client.close()
+        self.served.close()
+        self.listener.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.close()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_conversation(probe, host):
+    """Set-up and done of both ends; every byte in send and in receive records; numbers relative and in order."""
+    probe()
+    with Trace() as trace:
+        with Connection(host) as c:
+            for _ in range(20):
+                c.send(b"q" * 100)
+                c.send(b"a" * 1000, back=True)
+            client, server = c.local, c.port
+        time.sleep(0.3)
+        lines, lost = trace.lines()
+    lines = [line for line in lines if {client, server} == {line.sport, line.dport}]
+    assert lost == 0
+    for sport, sent, received in ((client, 2000, 20000), (server, 20000, 2000)):
+        mine = [line for line in lines if line.sport == sport]
+        count = Counter(line.type for line in mine)
+        assert count[SETUP] == 1 and count[DONE] == 1 and mine[-1].type == DONE and mine[-1].length == 65535
+        assert {(line.saddr, line.daddr) for line in mine} == {(host, host)}
+        base = 1 if sport == client else 0  # a client's SYN is seen, and is its first number
+        assert sum(line.length for line in mine if line.type == SEND) == sent
+        assert sum(line.length for line in mine if line.type == RECV) == received
+        last = [line for line in mine if line.type in (SEND, RECV)][-1]
+        assert last.snd_una in (sent + base, sent + base + 1)
+        assert max(line.seq + line.length for line in mine if line.type == SEND and line.length) == sent + base
+        assert all(line.wqueue == line.write_seq - line.snd_una for line in mine)
+        assert all(line.snd_una <= line.snd_nxt <= line.write_seq for line in mine if line.type == SEND)
+    times = [line.time for line in lines]
+    assert times == sorted(times) and times[0] >= 0
+    assert samples()["taken"] == samples()["read"] and samples()["missed"] == 0
+
+
+def test_variables_are_those_of_tcp_info(probe):
+    """An idle connection's last record, beside what the kernel tells its owner."""
+    probe()
+    with Trace() as trace, Connection() as c:
+        for _ in range(200):
+            c.send(b"x" * 3000)
+            c.send(b"y", back=True)
+        time.sleep(0.3)
+        lines, _ = trace.lines()
+        # The last that arrived was a pure ACK or data; what it changed shows in the record after it: send one more.
+        c.client.sendall(b"z")
+        time.sleep(0.3)
+        info = c.client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+        more, _ = trace.lines()
+        sent = [line for line in more if line.sport == c.local and line.type == SEND][-1]
+    words = struct.unpack_from("=8B24I", info)
+    tcpi = dict(zip(("rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans", "fackets", "lds", "las",
+                     "ldr", "lar", "pmtu", "rcv_ssthresh", "rtt", "rttvar", "snd_ssthresh", "snd_cwnd"), words[8:]))
+    assert lines
+    assert sent.snd_cwnd == tcpi["snd_cwnd"] and sent.retrans == 0 and sent.ca_state == words[1]
+    # The ACK of that byte came since, and moved the mean by an eighth at most.
+    assert abs(sent.srtt / 8 - tcpi["rtt"]) <= max(sent.srtt / 8, tcpi["rtt"]) * 0.5
+    assert abs(sent.rto * 1000 - tcpi["rto"]) <= 20000
+    assert min(sent.ssthresh, 2147483647) == min(tcpi["snd_ssthresh"], 2147483647)
+
+
+@pytest.mark.parametrize("how", ["fin", "rst", "unread", "not accepted", "server first"])
+def test_every_end_is_told(probe, how):
+    """One done record a socket, whoever closes and however."""
+    probe()
+    with Trace() as trace:
+        listener = socket.create_server(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+        client = socket.create_connection(("127.0.0.1", port))
+        local = client.getsockname()[1]
+        served = None if how == "not accepted" else listener.accept()[0]
+        if how == "rst":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if how == "unread":
+            served.sendall(b"never read")
+            time.sleep(0.1)
+        first, second = (served, client) if how == "server first" else (client, served)
+        first.close()
+        time.sleep(0.1)
+        if second:
+            second.close()
+        listener.close()
+        time.sleep(0.5)
+        lines, _ = trace.lines()
+    for sport in (local, port):
+        mine = [line.type for line in lines if line.sport == sport and line.dport in (local, port)]
+        assert mine.count(SETUP) == 1 and mine.count(DONE) == 1, (sport, mine)
+
+
+def test_retransmissions_and_timeouts(probe):
+    """A path that swallows everything: time-outs in a row, the same data again, and the kernel's own count of it."""
+    probe()
+    with Connection() as c:
+        def outseg():
+            names, values = [line.split()[1:] for line in Path("/proc/net/netstat").read_text().splitlines()
+                             if line.startswith("TcpExt:")]
+            return int(dict(zip(names, values))["TCPTimeouts"])
+
+        before = outseg()
+        with Trace() as trace:
+            sh("tc", "qdisc", "add", "dev", "lo", "root", "netem", "loss", "100%")
+            try:
+                c.client.sendall(b"lost")
+                time.sleep(2.5)
+                after = outseg()
+                lines, _ = trace.lines()
+            finally:
+                sh("tc", "qdisc", "del", "dev", "lo", "root")
+        mine = [line for line in lines if line.sport == c.local]
+        timeouts = [line for line in mine if line.type == TIMEOUT]
+        assert after - before == len(timeouts) >= 2
+        assert [line.rto_num for line in timeouts] == list(range(len(timeouts)))
+        assert sum(line.length == 4 for line in mine if line.type == SEND) >= 3
+        assert mine[-1].retrans >= 2 and mine[-1].ca_state == 4  # TCP_CA_Loss
+
+
+@pytest.mark.smoke
+def test_lost_records_are_told(probe):
+    """Rings too small and nobody reading: what is missing is marked in the stream, and all adds up."""
+    probe(bufsize=16)
+    with Trace() as trace, Connection() as c:
+        for _ in range(300):
+            c.send(b"x")
+        time.sleep(0.2)
+        lines, lost = trace.lines()
+        c.send(b"x")
+        time.sleep(0.2)
+        more, later = trace.lines()
+        seen = samples()
+        assert lost > 200 and later == 0 and more
+        assert len(lines) + len(more) == seen["read"] and lost == seen["lost"]
+        assert seen["taken"] == seen["read"] + seen["lost"] and seen["discarded"] == 0
+
+
+def test_unread_records_are_counted(probe):
+    probe()
+    with Trace(), Connection() as c:
+        c.send(b"x" * 10)
+        time.sleep(0.2)
+        taken = samples()["taken"]
+        assert taken > 5
+    seen = samples()
+    assert seen["taken"] == seen["discarded"] + seen["read"] and seen["discarded"] >= taken
+
+
+def test_nothing_is_hooked_while_closed(probe):
+    probe()
+    assert STAT.read_text().count("not armed: nobody has the file open") == 6
+    with Connection() as c:
+        c.send(b"x" * 1000)
+    assert samples()["taken"] == 0
+    with Trace():
+        assert STAT.read_text().count(" armed missed ") == 6
+    assert STAT.read_text().count("not armed: nobody has the file open") == 6
+    for _ in range(scaled(30, 6)):  # and it may be opened again
+        with Trace() as trace, Connection() as c:
+            c.send(b"x")
+            assert trace.lines()[0]
+
+
+def test_port(probe):
+    """Either end counts; it applies at once."""
+    probe(port=9)
+    with Connection() as one, Connection() as other, Trace() as trace:
+        one.send(b"x")
+        assert trace.lines() == ([], 0)
+        (SYSCTL / "port").write_text(str(one.port))
+        one.send(b"x")
+        other.send(b"x")
+        time.sleep(0.1)
+        lines, _ = trace.lines()
+        assert lines and all(one.port in (line.sport, line.dport) for line in lines)
+        assert {line.sport for line in lines} == {one.port, one.local}
+
+
+def test_full_0_is_by_flow(probe):
+    """Two flows with windows of different size do not make each other look changed."""
+    probe(full=0)
+    with Trace() as trace, Connection() as one, Connection() as other:
+        for _ in range(50):
+            one.send(b"x" * 20000)
+        trace.lines()
+        for _ in range(50):
+            one.send(b"x")
+            other.send(b"x")
+        time.sleep(0.2)
+        lines, _ = trace.lines()
+    last = {}
+    for line in lines:
+        if line.type in (RECV, SEND):
+            assert last.get(line.sport) != line.snd_cwnd, line
+            last[line.sport] = line.snd_cwnd
+    assert len(lines) < 100
+
+
+def test_probetime(probe):
+    probe(probetime=100)
+    with Trace() as trace, Connection() as c:
+        end = time.monotonic() + 1
+        while time.monotonic() < end:
+            c.send(b"x")
+            time.sleep(0.005)
+        lines, _ = trace.lines()
+    times = [line.time for line in lines if line.sport == c.local and line.type in (SEND, RECV)]
+    assert 5 <= len(times) <= 15
+    assert all(b - a >= 0.0999 for a, b in zip(times, times[1:]))
+
+
+def test_purgetime(probe):
+    """An idle flow is told to be forgotten, and is taken on anew when it wakes."""
+    probe(purgetime=1)
+    with Trace() as trace, Connection() as c:
+        c.send(b"x")
+        time.sleep(3.5)
+        lines, _ = trace.lines()
+        purged = [line for line in lines if line.type == PURGE]
+        assert {line.sport for line in purged} == {c.local, c.port} and len(purged) == 2
+        assert "Flows: active 0 " in STAT.read_text()
+        c.send(b"x")
+        assert trace.lines()[0]
+        assert "Flows: active 2 " in STAT.read_text()
+
+
+def test_maxflows(probe):
+    """More flows than allowed are skipped and counted."""
+    probe(maxflows=4)
+    with Trace() as trace, contextlib.ExitStack() as stack:
+        conns = [stack.enter_context(Connection()) for _ in range(6)]
+        for c in conns:
+            c.send(b"x")
+        time.sleep(0.1)
+        lines, _ = trace.lines()
+        assert "Flows: active 4 " in STAT.read_text()
+        total = next(line for line in STAT.read_text().splitlines() if line.startswith("Total:"))
+        assert int(total.split("conn_drop:")[1].split()[0]) > 0
+        assert len({line.sport for line in lines if line.type == SETUP}) == 4
+
+
+@pytest.mark.parametrize("name,good,bad", [
+    ("bufsize", (16, 4194304), (15, 4194305)), ("readnum", (1, 1048576), (0, 1048577)), ("debug", (0, 2), (-1, 3)),
+    ("full", (0, 1), (-1, 2)), ("hashsize", (0, 1000), (-1, 16777217)), ("maxflows", (1, 100000), (0, 16777217)),
+    ("port", (0, 65535), (-1, 65536)), ("probetime", (0, 3600000), (-1, 3600001)),
+    ("purgetime", (0, 31536000), (-1, 31536001)),
+])
+def test_bounds(probe, name, good, bad):
+    """By sysctl and at load, EINVAL outside."""
+    probe()
+    before = (SYSCTL / name).read_text()
+    for value in (*bad, "x"):
+        with pytest.raises(OSError) as err:
+            (SYSCTL / name).write_text(str(value))
+        assert err.value.errno == errno.EINVAL
+    assert (SYSCTL / name).read_text() == before
+    for value in good:
+        (SYSCTL / name).write_text(str(value))
+        assert int((SYSCTL / name).read_text()) == value
+    rmmod("tcpprobe")
+    for value in bad:
+        done = sh("insmod", KO_DIR / "tcpprobe.ko", f"{name}={value}", check=False)
+        assert done.returncode and "Invalid parameters" in done.stderr
+    probe(**{name: good[0]})
+    assert int((SYSCTL / name).read_text()) == good[0]
+
+
+def test_sizes_change_under_traffic(probe):
+    """New rings and tables while records come and go: none is lost, no flow forgotten."""
+    probe(bufsize=65536)
+    stop = threading.Event()
+
+    def traffic():
+        with Connection() as c:
+            while not stop.is_set():
+                c.send(b"x")
+
+    threads = [threading.Thread(target=traffic) for _ in range(2)]
+    with Trace() as trace:
+        for thread in threads:
+            thread.start()
+        count = lost = 0
+        for n in range(scaled(40, 4)):
+            (SYSCTL / "bufsize").write_text(str(65536 << (n % 2)))
+            (SYSCTL / "hashsize").write_text(str((0, 32, 1000, 50)[n % 4]))
+            lines, missing = trace.lines()
+            count += len(lines)
+            lost += missing
+        stop.set()
+        for thread in threads:
+            thread.join()
+        time.sleep(0.2)
+        lines, missing = trace.lines()
+        count += len(lines)
+        lost += missing
+        seen = samples()
+        assert (lost, seen["lost"], seen["missed"]) == (0, 0, 0)
+        assert count == seen["read"] == seen["taken"]
+        fresh = int(STAT.read_text().split("Total: hash_stat:")[1].split()[2])
+        assert fresh == 4
+
+
+def wait_armed():
+    """Until a reader that was started has the file open."""
+    end = time.monotonic() + 20
+    while "nobody has" in STAT.read_text():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# --- reading ---
+
+
+def test_pieces(probe):
+    """Reads of a byte give the same lines."""
+    probe()
+    with Trace() as trace, Connection() as c:
+        c.send(b"x")
+        time.sleep(0.1)
+        lines, _ = parse(trace.text(1))
+        assert len(lines) == samples()["read"] > 5
+
+
+def test_blocking_read_and_poll(probe):
+    """A read waits for readnum records, or takes fewer after a while; poll tells when there are some."""
+    probe(readnum=1000)
+    with Connection() as c, Trace() as trace:
+        poll = select.poll()
+        poll.register(trace.fd, select.POLLIN)
+        assert poll.poll(300) == []
+        with pytest.raises(BlockingIOError):
+            os.read(trace.fd, 100)
+        c.send(b"x")
+        assert poll.poll(5000)
+        os.set_blocking(trace.fd, True)
+        began = time.monotonic()
+        assert parse(os.read(trace.fd, 1 << 16).decode())[0]
+        assert time.monotonic() - began < 5
+        threading.Timer(0.5, c.send, [b"x"]).start()
+        began = time.monotonic()
+        assert os.read(trace.fd, 1 << 16)
+        assert time.monotonic() - began > 0.4
+
+
+def test_two_readers_share(probe):
+    probe()
+    with Trace() as one, Trace() as two, Connection() as c:
+        c.send(b"x" * 10)
+        first = one.lines()[0]
+        c.send(b"x" * 10)
+        second = two.lines()[0]
+        assert first and second and len(first) + len(second) == samples()["read"]
+        total = next(line for line in STAT.read_text().splitlines() if line.startswith("Total:"))
+        assert int(total.split("err:")[1].split()[0]) == 1
+
+
+def test_bad_buffer(probe):
+    probe()
+    with Trace() as trace, Connection() as c:
+        c.send(b"x")
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.read(trace.fd, ctypes.c_void_p(8), ctypes.c_size_t(100)) == -1
+        assert ctypes.get_errno() == errno.EFAULT
+        lines, _ = trace.lines()
+        assert len(lines) == samples()["read"] > 5
+
+
+def test_nobody_may_read(probe):
+    probe()
+    assert FILE.stat().st_mode & 0o7777 == 0o400
+    FILE.chmod(0o444)
+    done = sh("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "cat", FILE, check=False)
+    assert done.returncode and "Operation not permitted" in done.stderr
+    assert "not armed" in STAT.read_text()
+
+
+@pytest.mark.smoke
+def test_rmmod_with_a_blocked_reader(probe):
+    probe()
+    reader = subprocess.Popen(["cat", FILE], stdout=subprocess.DEVNULL)
+    wait_armed()
+    began = time.monotonic()
+    rmmod("tcpprobe")
+    assert time.monotonic() - began < UNLOAD_MAX
+    reader.wait(timeout=20)
+
+
+def test_a_killed_reader_disarms(probe):
+    probe()
+    reader = subprocess.Popen(["cat", FILE], stdout=subprocess.DEVNULL)
+    wait_armed()
+    reader.send_signal(signal.SIGKILL)
+    reader.wait()
+    assert STAT.read_text().count("nobody has") == 6
+
+
+def test_rmmod_under_traffic(probe):
+    """Loaded, read and unloaded again and again while two connections are busy."""
+    code = ("import socket,sys\nl = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(l.getsockname())\n"
+            "s = l.accept()[0]\nwhile True: c.sendall(b'x'); s.recv(1)\n")
+    busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        for _ in range(scaled(20, 4)):
+            probe()
+            reader = subprocess.Popen(["cat", FILE], stdout=subprocess.DEVNULL)
+            time.sleep(0.5 if DEBUG else 0.1)
+            rmmod("tcpprobe")
+            reader.wait(timeout=20)
+        assert all(b.poll() is None for b in busy)
+    finally:
+        for b in busy:
+            b.kill()
+            b.wait()
+
+
+def test_debug_levels(probe, klog):
+    probe(debug=2)
+    with Trace(), Connection() as c:
+        c.send(b"x")
+    said = "".join(klog.lines())
+    assert "hook at tcp_set_state: armed" in said and "new flow" in said and "sample type" in said
