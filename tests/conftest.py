@@ -35,7 +35,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: one of the few tests a module for kernels that CI has less time for")
     config.addinivalue_line("markers", "boot(**kw): "
-                            "boot options for this file: mib=, cpus=; minutes= it takes; "
+                            "boot options for this file: mib=, cpus=, clock=; minutes= it takes; "
                             "split= whether each mode gets a boot of its own")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
@@ -164,7 +164,7 @@ def boot_marker(items):
     options = {}
     for marker in (item.get_closest_marker("boot") for item in items):
         for name, value in (marker.kwargs if marker else {}).items():
-            options[name] = max(value, options.get(name, 0))
+            options[name] = max(value, options.get(name, value))
     return options
 
 
@@ -180,6 +180,8 @@ def boot_options(items):
         args += ["-m", str(options["mib"])]
     if "cpus" in options:
         args += ["-n", str(options["cpus"])]
+    if "clock" in options:
+        args += ["-c", options["clock"]]
     return args
 
 

@@ -19,6 +19,9 @@ from pathlib import Path
 import pytest
 from lib import DEBUG, KO_DIR, UNLOAD_MAX, insmod, loaded, rmmod, scaled, sh
 
+# Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
+pytestmark = pytest.mark.boot(clock="turns")
+
 FILE = Path("/proc/net/tcpprobe")
 STAT = Path("/proc/net/stat/tcpprobe_plus")
 SYSCTL = Path("/proc/sys/net/tcpprobe_plus")
