@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves what read_data.py makes of a recorded log. That it reads the probe is tested under tests/vm/tcpprobe."""
+
+import csv
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+READ_DATA = TOP / "userspace" / "read_data.py"
+RECV, SEND, TIMEOUT, SETUP, DONE, PURGE = range(6)
+
+
+def record(kind, t, sport=5000, dport=80, saddr="10.0.0.1", daddr="10.0.0.2", length=0, flags=0x10, **values):
+    """A line; fields that are not given have values that tell them apart."""
+    fields = {"seq": 1, "ack": 2, "ca_state": 0, "snd_nxt": 100, "snd_una": 40, "write_seq": 150, "wqueue": 110,
+              "snd_cwnd": 10, "ssthresh": 2147483647, "snd_wnd": 65535, "srtt": 160000, "mdev": 4002, "rttvar": 8001,
+              "rto": 204, "packets_out": 3, "lost_out": 0, "sacked_out": 1, "retrans_out": 0, "retrans": 0,
+              "frto_counter": 0, "rto_num": 0, "sk_pacing_rate": 123456}
+    assert not values.keys() - fields.keys()
+    fields.update(values)
+    return (f"{kind} {t:.9f} {saddr} {sport} {daddr} {dport} {length} {flags:#x} "
+            + " ".join(str(v) for v in fields.values()))
+
+
+def read_data(folder, lines, *args, status=0):
+    """Runs it on a log of these lines."""
+    (folder / "log").write_text("".join(line + "\n" for line in lines) if isinstance(lines, list) else lines)
+    done = subprocess.run([READ_DATA, "--follow", "log", *args], cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode == status, done.stderr
+    return done
+
+
+def summary(folder):
+    with open(folder / "output" / "summary.csv", newline="", encoding="ascii") as f:
+        return list(csv.DictReader(f))
+
+
+def test_csv_of_a_flow(tmp_path):
+    """RFC 4180: CR LF behind every row, the header too, which names units; values are in those."""
+    read_data(tmp_path, [record(SETUP, 0.5), record(SEND, 1, length=1448), record(DONE, 2, length=65535, sk_pacing_rate=(1 << 64) - 1)])
+    (path,) = tmp_path.glob("output/flow-*.csv")
+    assert path.name == "flow-0001_10.0.0.1_5000_10.0.0.2_80.csv"
+    data = path.read_bytes()
+    assert data.count(b"\r\n") == data.count(b"\n") == 4 and data.endswith(b"\r\n")
+    rows = list(csv.DictReader(data.decode().splitlines()))
+    assert [row["type"] for row in rows] == ["setup", "send", "done"]
+    assert rows[1]["time (s)"] == "1.000000000" and rows[1]["length (B)"] == "1448"
+    assert (rows[1]["srtt (us)"], rows[1]["mdev (us)"], rows[1]["rttvar (us)"]) == ("20000", "1000.5", "2000.25")
+    assert (rows[1]["rto (ms)"], rows[1]["snd_cwnd (segments)"], rows[1]["sk_pacing_rate (B/s)"]) == ("204", "10", "123456")
+    assert (rows[1]["snd_nxt (B)"], rows[1]["snd_una (B)"], rows[1]["wqueue (B)"]) == ("100", "40", "110")
+    assert rows[2]["sk_pacing_rate (B/s)"] == ""  # not paced
+    assert (rows[1]["packets_out (segments)"], rows[1]["sacked_out (segments)"]) == ("3", "1")
+
+
+def test_summary(tmp_path):
+    """Against figures worked out by hand."""
+    done = read_data(tmp_path, [
+        record(SETUP, 1),
+        record(SEND, 1.5, length=1000, seq=1, snd_cwnd=10, srtt=80000),
+        record(SEND, 1.6, length=1000, seq=1001, snd_cwnd=20, srtt=160000),
+        record(TIMEOUT, 2, snd_cwnd=1, lost_out=2, srtt=160000),
+        record(SEND, 2.1, length=1000, seq=1, snd_cwnd=1, lost_out=2, retrans=1, srtt=160000),
+        record(RECV, 2.2, length=500, seq=7, snd_cwnd=2, lost_out=1, retrans=2, srtt=400000),
+        record(RECV, 2.3, length=500, seq=507, snd_cwnd=30, lost_out=3, retrans=2, srtt=400000),
+        "# lost 5",
+        record(DONE, 4, length=65535, snd_cwnd=30, lost_out=0, retrans=2, srtt=400000)])
+    (flow,) = summary(tmp_path)
+    assert (flow["local"], flow["remote"]) == ("10.0.0.1:5000", "10.0.0.2:80")
+    assert float(flow["duration (s)"]) == 3
+    assert (flow["sent (B)"], flow["received (B)"]) == ("2000", "1000")
+    assert (flow["retransmitted (segments)"], flow["timeouts"], flow["lost (segments)"]) == ("2", "1", "4")
+    assert [float(flow[f"srtt {w} (us)"]) for w in ("min", "median", "max")] == [10000, 20000, 50000]
+    assert [float(flow[f"cwnd {w} (segments)"]) for w in ("min", "median", "max")] == [1, 10, 30]
+    assert "8 records of 1 flows, 5 lost" in done.stdout
+
+
+def test_median_is_exact_to_three_digits(tmp_path):
+    read_data(tmp_path, [record(RECV, n, srtt=8 * (100000 + 7 * n), snd_cwnd=n + 1) for n in range(999)])
+    (flow,) = summary(tmp_path)
+    assert flow["cwnd median (segments)"] == "500"
+    assert abs(float(flow["srtt median (us)"]) / (100000 + 7 * 499) - 1) < 0.005
+    assert float(flow["srtt max (us)"]) == 100000 + 7 * 998
+
+
+@pytest.mark.parametrize("second", [
+    [record(SEND, 3, flags=2)], [record(SETUP, 3)], [record(RECV, 3)]], ids=["syn", "setup", "anything"])
+def test_ports_used_again_are_another_flow(tmp_path, second):
+    read_data(tmp_path, [record(SETUP, 1), record(DONE, 2), *second])
+    assert [flow["records"] for flow in summary(tmp_path)] == ["2", "1"]
+    assert len(list(tmp_path.glob("output/flow-*.csv"))) == 2
+
+
+def test_a_lost_end_does_not_join_flows(tmp_path):
+    """The record of a connection's end may be among the lost; the next one's SYN still tells."""
+    read_data(tmp_path, [record(SEND, 0.9, flags=2), record(SETUP, 1), record(RECV, 2), "# lost 1",
+                         record(SEND, 3, flags=2), record(SETUP, 3.1)])
+    assert [flow["records"] for flow in summary(tmp_path)] == ["3", "2"]
+
+
+def test_a_purged_flow_has_no_values(tmp_path):
+    read_data(tmp_path, [record(SETUP, 1), record(PURGE, 400, snd_cwnd=0, srtt=0)])
+    (flow,) = summary(tmp_path)
+    assert flow["cwnd min (segments)"] == "10"
+
+
+def test_both_families(tmp_path):
+    read_data(tmp_path, [record(RECV, 1, saddr="2001:db8::1", daddr="fe80::2"), record(RECV, 2)])
+    assert {f.name for f in tmp_path.glob("output/flow-*.csv")} == {
+        "flow-0001_2001-db8--1_5000_fe80--2_80.csv", "flow-0002_10.0.0.1_5000_10.0.0.2_80.csv"}
+    assert summary(tmp_path)[0]["local"] == "[2001:db8::1]:5000"
+
+
+def test_more_than_four_gigabytes(tmp_path):
+    """Sequence numbers wrap; also right at the start, and with what comes out of order."""
+    step = 1 << 28
+    numbers = [(1 + n * step) % (1 << 32) for n in range(40)]
+    numbers[3], numbers[4] = numbers[4], numbers[3]
+    read_data(tmp_path, [record(SEND, n, length=step, seq=number) for n, number in enumerate(numbers)])
+    assert summary(tmp_path)[0]["sent (B)"] == str(40 * step)
+
+
+def test_json(tmp_path):
+    """A line an object, with the fields as they are in the log."""
+    done = read_data(tmp_path, [record(SEND, 1.25, length=7, flags=0x18), "# lost 3"], "--json")
+    (line,) = done.stdout.splitlines()
+    values = json.loads(line)
+    assert len(values) == 30
+    assert (values["type"], values["time"], values["saddr"], values["flags"], values["srtt"]) == (
+        1, 1.25, "10.0.0.1", 24, 160000)
+    assert "3 lost" in done.stderr
+
+
+def test_tcp_probe_columns(tmp_path):
+    """Old scripts plot 1:7, and look for address:port in 2 and 3. It knew received segments only."""
+    done = read_data(tmp_path, [record(SEND, 1), record(RECV, 2.5, length=99, snd_cwnd=42, ssthresh=17, snd_wnd=9999)],
+                     "--format=tcp_probe")
+    (line,) = done.stdout.splitlines()
+    assert line.split() == ["2.500000000", "10.0.0.1:5000", "10.0.0.2:80", "99", "0x64", "0x28", "42", "17", "9999",
+                            "20000"]
+
+
+def test_nothing_is_overwritten(tmp_path):
+    """What is in the way is moved aside, however often, and even within a second."""
+    for n in range(4):
+        read_data(tmp_path, [record(RECV, 1 + n)])
+        (tmp_path / "output" / "mine").write_text(str(n))
+    assert sorted((d / "mine").read_text() for d in tmp_path.glob("archive/output-*")) == ["0", "1", "2"]
+    assert not (tmp_path / "archive" / "output").exists()
+
+
+def test_many_flows_need_few_descriptors(tmp_path):
+    lines = [record(RECV, n, sport=1 + n % 3000) for n in range(9000)]
+    (tmp_path / "log").write_text("\n".join(lines) + "\n")
+    subprocess.run(["sh", "-c", f"ulimit -n 64; exec {READ_DATA} --follow log"], cwd=tmp_path, check=True,
+                   capture_output=True)
+    flows = summary(tmp_path)
+    assert len(flows) == 3000 and {flow["records"] for flow in flows} == {"3"}
+    assert all(len((tmp_path / "output" / flow["file"]).read_text().splitlines()) == 4 for flow in flows[:50])
+
+
+@pytest.mark.parametrize("bad,why", [
+    ("garbage", "1 fields, not 30"), (record(RECV, 1) + " 7", "31 fields"), (record(9, 1), "type 9"),
+    (record(RECV, 1).replace("0x10", "0xzz"), "0xzz"), ("# lost many", "many"), ("\0\xff" * 100, "fields")])
+def test_bad_lines(tmp_path, bad, why):
+    """They are counted, the first is shown with its number, and nothing around them is lost."""
+    done = read_data(tmp_path, [record(RECV, 1), bad, record(RECV, 2), bad], status=1)
+    assert "line 2 is no record" in done.stderr and why in done.stderr
+    assert "2 lines were no records" in done.stderr
+    assert summary(tmp_path)[0]["records"] == "2"
+
+
+def test_a_log_that_was_cut_off(tmp_path):
+    text = record(RECV, 1) + "\n" + record(RECV, 2)
+    read_data(tmp_path, text)
+    assert summary(tmp_path)[0]["records"] == "2"
+    done = read_data(tmp_path, text[:-60], status=1)
+    assert "line 2 is no record" in done.stderr
+    assert summary(tmp_path)[0]["records"] == "1"
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_signals_leave_complete_files(tmp_path, how):
+    with subprocess.Popen([READ_DATA, "--follow", "-"], cwd=tmp_path, text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as reader:
+        reader.stdin.write("".join(record(RECV, n) + "\n" for n in range(20000)))
+        reader.stdin.flush()
+        time.sleep(2)
+        (path,) = tmp_path.glob("output/flow-*.csv")
+        assert path.stat().st_size > 1 << 20  # what it holds back in memory is bounded
+        reader.send_signal(how)
+        time.sleep(0.2)
+        reader.stdin.close()
+        assert "20,000 records of 1 flows" in reader.stdout.read()
+        assert reader.wait() == 0
+    assert summary(tmp_path)[0]["records"] == "20000"
+
+
+def test_plots(tmp_path):
+    """Of one flow and of 25, of which the 20 with the most records are drawn; IPv6 and a lone record too."""
+    if not shutil.which("gnuplot"):
+        pytest.fail("gnuplot is missing: run vm/setup")
+    lines = [record(RECV, n / 10, sport=port, snd_cwnd=n + 1, retrans=n // 10, sk_pacing_rate=(1 << 64) - 1 if n < 3 else n)
+             for port in range(25) for n in range(40 - port)]
+    lines += [record(TIMEOUT, 3, sport=1), record(RECV, 1, saddr="::1", daddr="::1"), record(RECV, 2, saddr="::1", daddr="::1")]
+    for args, width in (([], 4), (["--plot-flows=1"], 1)):
+        done = read_data(tmp_path, lines, "--plot", *args)
+        assert not done.stderr.replace("moved the old", "") or "moved the old" in done.stderr
+        sizes = set()
+        for name in ("cwnd", "rtt", "flight", "pacing"):
+            png = (tmp_path / "output" / f"{name}.png").read_bytes()
+            assert png[:8] == b"\x89PNG\r\n\x1a\n"
+            sizes.add(int.from_bytes(png[16:20], "big"))
+        assert len(sizes) == 1 and (sizes.pop() > 1500) == (width == 4)
+
+
+@pytest.mark.parametrize("args,why", [
+    (["--follow", "nowhere"], "nowhere is not there"), (["--duration", "-1"], "-1"), (["--rotate", "0"], "'0'"),
+    (["--rotate", "ten"], "'ten'"), (["--keep", "-3"], "-3"), (["--format", "xml"], "'xml'")])
+def test_bad_usage(tmp_path, args, why):
+    done = subprocess.run([READ_DATA, *args], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 2 and why in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told(tmp_path):
+    (tmp_path / "log").write_text("".join(record(RECV, n) + "\n" for n in range(2000)))
+    done = subprocess.run(["sh", "-c", f"ulimit -f 8; trap '' XFSZ; exec {sys.executable} {READ_DATA} --follow log"],
+                          cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 1 and "File too large" in done.stderr and "Traceback" not in done.stderr
