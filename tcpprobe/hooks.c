@@ -92,7 +92,6 @@ static void take_sample(enum sample_type type, const struct sock *sk, const stru
 	const struct tcp_sock *tp = tcp_sk(sk);
 	struct probe_bases first, bases;
 	struct probe_record rec;
-	unsigned long flags;
 
 	rec.type = type;
 	rec.time = ktime_get_mono_fast_ns();
@@ -109,7 +108,6 @@ static void take_sample(enum sample_type type, const struct sock *sk, const stru
 	if (!seg->sent && first.remote)
 		first.remote = earlier(first.remote, seg->seq);
 
-	local_irq_save(flags);
 	if (probe_flow(sk, &rec, &first, &bases)) {
 		rec.snd_nxt -= bases.local;
 		rec.snd_una -= bases.local;
@@ -120,7 +118,6 @@ static void take_sample(enum sample_type type, const struct sock *sk, const stru
 		probe_say(2, "sample type %u %pI6c %u %pI6c %u length %u\n", rec.type, &rec.local,
 			  rec.local_port, &rec.remote, rec.remote_port, rec.length);
 	}
-	local_irq_restore(flags);
 }
 
 /* A segment that arrived; @skb begins with its TCP header. */
@@ -160,16 +157,15 @@ static const struct sk_buff *skb_of(struct pt_regs *regs, unsigned int n)
 	return (const struct sk_buff *)regs_get_kernel_argument(regs, n);
 }
 
-static int on_rcv_established(struct kprobe *kp, struct pt_regs *regs)
+static void on_rcv_established(struct pt_regs *regs)
 {
 	const struct sock *sk = sk_of(regs);
 
 	if (is_port_meant(inet_sk(sk)))
 		sample_received(PROBE_RECV, sk, skb_of(regs, 1));
-	return 0;
 }
 
-static int on_rcv_state_process(struct kprobe *kp, struct pt_regs *regs)
+static void on_rcv_state_process(struct pt_regs *regs)
 {
 	const struct sock *sk = sk_of(regs);
 	const u32 states = TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2 | TCPF_CLOSE_WAIT | TCPF_LAST_ACK |
@@ -177,17 +173,17 @@ static int on_rcv_state_process(struct kprobe *kp, struct pt_regs *regs)
 
 	if ((1 << sk->sk_state) & states && is_port_meant(inet_sk(sk)))
 		sample_received(PROBE_RECV, sk, skb_of(regs, 1));
-	return 0;
 }
 
-static int on_transmit(struct kprobe *kp, struct pt_regs *regs)
+static void on_transmit(struct pt_regs *regs)
 {
 	const struct sk_buff *skb = skb_of(regs, 1);
 	const struct sock *sk = sk_of(regs);
 	struct segment seg;
 
-	if (!skb || !is_port_meant(inet_sk(sk)))
-		return 0;
+	/* The reset that a socket sends once it is closed follows its last record. */
+	if (!skb || sk->sk_state == TCP_CLOSE || !is_port_meant(inet_sk(sk)))
+		return;
 	seg.seq = TCP_SKB_CB(skb)->seq;
 	seg.ack = regs_get_kernel_argument(regs, 4);
 	seg.length = skb->len;
@@ -195,67 +191,83 @@ static int on_transmit(struct kprobe *kp, struct pt_regs *regs)
 	seg.sent = true;
 	seg.has_ack = seg.flags & TCPHDR_ACK;
 	take_sample(PROBE_SEND, sk, &seg);
-	return 0;
 }
 
-static int on_timeout(struct kprobe *kp, struct pt_regs *regs)
+static void on_timeout(struct pt_regs *regs)
 {
 	const struct sock *sk = sk_of(regs);
 
 	if (is_port_meant(inet_sk(sk)))
 		sample_event(PROBE_TIMEOUT, sk, tcp_sk(sk)->snd_una);
-	return 0;
 }
 
-static int on_setup(struct kprobe *kp, struct pt_regs *regs)
+static void on_setup(struct pt_regs *regs)
 {
 	const struct sk_buff *skb = skb_of(regs, 2);
 	const struct sock *sk = sk_of(regs);
 
 	if (!is_port_meant(inet_sk(sk)))
-		return 0;
+		return;
 	if (skb)
 		sample_received(PROBE_SETUP, sk, skb);
 	else
 		sample_event(PROBE_SETUP, sk, tcp_sk(sk)->snd_nxt);
-	return 0;
 }
 
-static int on_set_state(struct kprobe *kp, struct pt_regs *regs)
+static void on_set_state(struct pt_regs *regs)
 {
 	const struct sock *sk = sk_of(regs);
 
 	if ((int)regs_get_kernel_argument(regs, 1) != TCP_CLOSE)
-		return 0;
-	if (sk->sk_state == TCP_CLOSE || sk->sk_state == TCP_LISTEN)
-		return 0;
+		return;
+	/* A child that lost the race to become the connection has no port any more. */
+	if (sk->sk_state == TCP_CLOSE || sk->sk_state == TCP_LISTEN || !sk->sk_num)
+		return;
 	if (is_port_meant(inet_sk(sk)))
 		sample_event(PROBE_DONE, sk, tcp_sk(sk)->snd_nxt);
-	return 0;
 }
 
 /**
  * struct hook - a function of TCP's, and what to do there
  * @what: for the statistics
- * @kp: its symbol and handler
+ * @symbol: the function's name
+ * @take: samples it; hard interrupts are off
+ * @kp: at its entry
  * @err: 0 armed; 1 not asked for yet; else why it is not, a negative errno
  */
 struct hook {
 	const char *what;
+	const char *symbol;
+	void (*take)(struct pt_regs *regs);
 	struct kprobe kp;
 	int err;
 };
 
 static struct hook hooks[] = {
-	{ "recv", { .symbol_name = "tcp_rcv_established", .pre_handler = on_rcv_established }, 1 },
-	{ "recv",
-	  { .symbol_name = "tcp_rcv_state_process", .pre_handler = on_rcv_state_process },
-	  1 },
-	{ "send", { .symbol_name = "__tcp_transmit_skb", .pre_handler = on_transmit }, 1 },
-	{ "timeout", { .symbol_name = "tcp_retransmit_timer", .pre_handler = on_timeout }, 1 },
-	{ "setup", { .symbol_name = "tcp_init_transfer", .pre_handler = on_setup }, 1 },
-	{ "done", { .symbol_name = "tcp_set_state", .pre_handler = on_set_state }, 1 },
+	{ .what = "recv", .symbol = "tcp_rcv_established", .take = on_rcv_established, .err = 1 },
+	{ .what = "recv",
+	  .symbol = "tcp_rcv_state_process",
+	  .take = on_rcv_state_process,
+	  .err = 1 },
+	{ .what = "send", .symbol = "__tcp_transmit_skb", .take = on_transmit, .err = 1 },
+	{ .what = "timeout", .symbol = "tcp_retransmit_timer", .take = on_timeout, .err = 1 },
+	{ .what = "setup", .symbol = "tcp_init_transfer", .take = on_setup, .err = 1 },
+	{ .what = "done", .symbol = "tcp_set_state", .take = on_set_state, .err = 1 },
 };
+
+/*
+ * With interrupts off, so that records of one CPU are in order of time. What an interrupt that
+ * waited meanwhile receives is lost all the same: the kernel drops hits until it has left the probe.
+ */
+static int on_hit(struct kprobe *kp, struct pt_regs *regs)
+{
+	unsigned long flags;
+
+	local_irq_save(flags);
+	container_of(kp, struct hook, kp)->take(regs);
+	local_irq_restore(flags);
+	return 0;
+}
 
 /* Hits that the kernel dropped while hooks were armed before; under probe_mutex. */
 static unsigned long missed_before;
@@ -266,16 +278,17 @@ int probe_hooks_arm(void)
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		/* What an earlier registration left in there is refused by the next. */
-		hooks[i].kp.addr = NULL;
-		hooks[i].kp.flags = 0;
-		hooks[i].kp.nmissed = 0;
+		hooks[i].kp = (struct kprobe){
+			.symbol_name = hooks[i].symbol,
+			.pre_handler = on_hit,
+		};
 		hooks[i].err = register_kprobe(&hooks[i].kp);
 		if (hooks[i].err)
 			pr_warn("no hook at %s (%d): its records will be missing\n",
-				hooks[i].kp.symbol_name, hooks[i].err);
+				hooks[i].symbol, hooks[i].err);
 		else
 			armed++;
-		probe_say(1, "hook at %s: %s\n", hooks[i].kp.symbol_name,
+		probe_say(1, "hook at %s: %s\n", hooks[i].symbol,
 			  hooks[i].err ? "not armed" : "armed");
 	}
 	return armed ? 0 : -ENOENT;
@@ -311,7 +324,7 @@ void probe_hooks_show(struct seq_file *seq)
 	unsigned int i;
 
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-		seq_printf(seq, "Hook: %s %s ", hooks[i].what, hooks[i].kp.symbol_name);
+		seq_printf(seq, "Hook: %s %s ", hooks[i].what, hooks[i].symbol);
 		if (!hooks[i].err)
 			seq_printf(seq, "armed missed %lu\n", hooks[i].kp.nmissed);
 		else if (hooks[i].err > 0)

@@ -12,10 +12,12 @@ import errno
 import io
 import json
 import os
+import queue
 import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -238,10 +240,16 @@ class RawLog:
             self.files.popleft().unlink()
 
     def write(self, lines):
-        """Whole lines."""
-        if self.file.tell() and self.file.tell() + len(lines) > self.limit:
-            self.rotate()
-        self.file.write(lines)
+        """Whole lines; none is cut, and a file grows beyond the limit only by one that is longer."""
+        while lines:
+            room = self.limit - self.file.tell()
+            cut = len(lines) if len(lines) <= room else lines.rfind(b"\n", 0, max(room, 0)) + 1
+            if not cut and self.file.tell():
+                self.rotate()
+                continue
+            cut = cut or lines.find(b"\n") + 1
+            self.file.write(lines[:cut])
+            lines = lines[cut:]
 
     def close(self):
         if self.file:
@@ -335,16 +343,23 @@ FORMATS = {"csv": None, "json": print_json, "tcp_probe": print_tcp_probe}
 
 
 class Source:
-    """The probe's file, or a recorded log; yields what can be read until told to stop."""
+    """The probe's file, or a recorded log.
+
+    A thread of its own reads it and writes the raw log: the probe's rings are emptied in time even if sorting what was
+    read takes longer, as it does when there is much.
+    """
+
+    WAITING = 512  # chunks that may wait to be sorted, 256 KiB each at most
 
     def __init__(self, path, recorded, duration):
-        self.path = path
         self.recorded = recorded
-        self.end = time.monotonic() + duration if duration else None
+        self.duration = duration
         self.stopped = False
-        flags = os.O_RDONLY | (0 if recorded else os.O_NONBLOCK)
+        self.raw = None
+        self.rest = b""
+        self.queue = queue.Queue(self.WAITING)
         try:
-            self.fd = os.open(path, flags)
+            self.fd = os.open(path, os.O_RDONLY | (0 if recorded else os.O_NONBLOCK))
         except FileNotFoundError as err:
             hint = "" if recorded else "; load the module: bash tcpprobe/reload_module.sh 0"
             raise Stop(f"{path} is not there{hint}") from err
@@ -354,18 +369,49 @@ class Source:
     def stop(self, *_):
         self.stopped = True
 
-    def is_over(self):
-        return self.stopped or (self.end is not None and time.monotonic() >= self.end)
+    def chunks(self, raw):
+        """Whole lines, as they come; b"" now and then, when there are none. They go to raw first, if there is one."""
+        self.raw = raw
+        threading.Thread(target=self.run, daemon=True).start()
+        while True:
+            try:
+                data = self.queue.get(timeout=0.2)
+            except queue.Empty:
+                data = b""
+            if data is None:
+                return
+            if isinstance(data, OSError):
+                raise data
+            yield data
 
-    def chunks(self):
-        """Bytes; b"" now and then, when there are none."""
+    def run(self):
+        try:
+            self.read()
+            if self.rest:  # a recorded log that was cut off
+                self.hand_on(b"\n")
+            self.queue.put(None)
+        except OSError as err:
+            self.queue.put(err)
+
+    def hand_on(self, data):
+        data = self.rest + data
+        cut = data.rfind(b"\n") + 1
+        self.rest = data[cut:]
+        if cut:
+            if self.raw:
+                self.raw.write(data[:cut])
+            self.queue.put(data[:cut])
+
+    def read(self):
+        began = time.monotonic()
         grace = None
         while True:
-            if self.is_over():
+            now = time.monotonic()
+            if self.stopped or (self.duration and now >= began + self.duration):
                 if self.recorded:
                     return
-                grace = grace or time.monotonic() + 1  # what is in the rings is read to the end, but not forever
-                if time.monotonic() > grace:
+                grace = grace or now + 1  # what is in the rings is read to the end, but not forever
+                if now > grace:
                     return
             try:
                 data = os.read(self.fd, 1 << 18)
@@ -373,7 +419,6 @@ class Source:
                 if grace:
                     return
                 select.select([self.fd], [], [], 0.2)
-                yield b""
                 continue
             except OSError as err:
                 if err.errno != errno.EIO or self.recorded:
@@ -383,35 +428,22 @@ class Source:
                 if not self.recorded:
                     say("the module was unloaded; what it had to tell until then is here")
                 return
-            yield data
+            self.hand_on(data)
 
 
 class Reader:
     """Hands lines from a source to where they belong."""
 
-    def __init__(self, raw, flows, show):
-        self.raw = raw
+    def __init__(self, flows, show):
         self.flows = flows
         self.show = show
-        self.rest = b""
         self.lost = 0
         self.number = 0
         self.bad = 0
 
-    def take(self, data):
-        data = self.rest + data
-        cut = data.rfind(b"\n") + 1
-        self.rest = data[cut:]
-        if cut:
-            if self.raw:
-                self.raw.write(data[:cut])
-            for line in data[:cut].decode("ascii", "replace").splitlines():
-                self.line(line)
-
-    def end(self):
-        """A last line without a newline, as a recorded log that was cut off has."""
-        if self.rest:
-            self.take(b"\n")
+    def take(self, lines):
+        for line in lines.decode("ascii", "replace").splitlines():
+            self.line(line)
 
     def line(self, line):
         self.number += 1
@@ -472,9 +504,9 @@ def table(flows, limit=50):
 
 
 def draw(directory, flows, most):
-    """The pictures, of the flows with the most records."""
-    chosen = sorted(sorted(flows, key=lambda f: -f.records)[:most], key=lambda f: f.number)
-    chosen = [flow for flow in chosen if flow.records > 1]
+    """The pictures, of the flows that sent the most: it is the sender whose window it is."""
+    chosen = sorted((flow for flow in flows if flow.records > 1), key=lambda f: (-f.sent.span(), -f.records))[:most]
+    chosen.sort(key=lambda f: f.number)
     if not chosen:
         say("no flow has two records: nothing to draw")
         return
@@ -533,7 +565,7 @@ def parse_arguments():
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format=json")
     parser.add_argument("--plot", action="store_true", help="draw pictures of the flows at the end (gnuplot)")
     parser.add_argument("--plot-flows", type=count, default=20, metavar="N",
-                        help="draw at most N flows, those with the most records (default: 20)")
+                        help="draw at most N flows, those that sent the most (default: 20)")
     return parser.parse_args()
 
 
@@ -554,13 +586,12 @@ def main():
     signal.signal(signal.SIGTERM, source.stop)
     make_directory(options.output, options.archive)
     raw = None if recorded else RawLog(options.output, options.rotate, options.keep)
-    reader = Reader(raw, FlowFiles(options.output), FORMATS[options.format])
+    reader = Reader(FlowFiles(options.output), FORMATS[options.format])
     progress = Progress()
     try:
-        for data in source.chunks():
-            reader.take(data)
+        for lines in source.chunks(raw):
+            reader.take(lines)
             progress.tell(reader)
-        reader.end()
     finally:  # whatever goes wrong, what was read is kept
         progress.end()
         reader.flows.flush()

@@ -203,7 +203,7 @@ def test_signals_leave_complete_files(tmp_path, how):
 
 
 def test_plots(tmp_path):
-    """Of one flow and of 25, of which the 20 with the most records are drawn; IPv6 and a lone record too."""
+    """Of one flow and of 25, of which 20 are drawn; IPv6 and a lone record too."""
     if not shutil.which("gnuplot"):
         pytest.fail("gnuplot is missing: run vm/setup")
     lines = [record(RECV, n / 10, sport=port, snd_cwnd=n + 1, retrans=n // 10, sk_pacing_rate=(1 << 64) - 1 if n < 3 else n)

@@ -203,21 +203,22 @@ def connected(port, netns=None):
               netns=netns).stdout
 
 
-def shrink_slabs():
+def shrink_slabs(names=("*",)):
     """Gives back what slab caches keep for later, KASAN's quarantine of freed objects included."""
-    for shrink in Path("/sys/kernel/slab").glob("*/shrink"):
-        with contextlib.suppress(OSError):
-            shrink.write_text("1")
+    for name in names:
+        for shrink in Path("/sys/kernel/slab").glob(f"{name}/shrink"):
+            with contextlib.suppress(OSError):
+                shrink.write_text("1")
 
 
-def slabs():
-    """Active objects by slab cache."""
-    shrink_slabs()
+def slabs(names):
+    """Active objects of those slab caches that this kernel has."""
+    shrink_slabs(names)
     active = {}
     for line in Path("/proc/slabinfo").read_text().splitlines()[2:]:
         fields = line.split()
         active[fields[0]] = int(fields[1])
-    return active
+    return {name: active[name] for name in names if name in active}
 
 
 def threads():

@@ -49,7 +49,7 @@ def test_200000_connections_leave_nothing(load, mode):
     The modes differ in how data is echoed, hardly in how a connection comes and goes, so the other
     two make do with a twentieth of them.
     """
-    rounds = scaled(4000 if mode == "fast" else 200, 50)
+    rounds = scaled(4000, 200) if mode == "fast" else scaled(200, 10)
     kecho = load("kecho", backlog=1024)
     watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
                "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",
@@ -74,8 +74,7 @@ def test_200000_connections_leave_nothing(load, mode):
 def settled(names):
     """Active objects when RCU has freed what it holds."""
     time.sleep(1)
-    now = slabs()
-    return {n: now[n] for n in names if n in now}
+    return slabs(names)
 
 
 LOSSY_CLIENT = """
@@ -153,13 +152,13 @@ def test_closing_under_loss(load, mode):
             sh("sysctl", "-w", "net.ipv4.tcp_orphan_retries=15", netns=ns)
             sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", "limit", "100000",
                netns=ns)
-        count = scaled(500 if mode == "fast" else 100, 5)
+        count = scaled(500, 10) if mode == "fast" else scaled(100, 5)
         kecho = load("kecho", netns="server", backlog=1024)
         with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-c",
                                LOSSY_CLIENT, str(count), "65536"], text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as client:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                client.wait(30 if mode == "fast" else 10)
+                client.wait(scaled(30, 3) if mode == "fast" else 10)
             half_closed = connected(12345, netns="server")
             for ns, dev in (("server", "s0"), ("client", "c0")):
                 sh("tc", "qdisc", "change", "dev", dev, "root", "netem", "loss", "0%", "limit",
