@@ -257,7 +257,7 @@ static struct hook hooks[] = {
 
 /*
  * With interrupts off, so that records of one CPU are in order of time. What an interrupt that
- * waited meanwhile receives is lost all the same: the kernel drops hits until it has left the probe.
+ * waited meanwhile receives is lost all the same: the kernel drops hits until it is through here.
  */
 static int on_hit(struct kprobe *kp, struct pt_regs *regs)
 {

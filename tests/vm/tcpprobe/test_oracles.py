@@ -231,7 +231,11 @@ def test_beside_the_tracepoint(probe, link):
               for t in theirs]
     skipped = 0
     for n, line in enumerate(ours):
-        found = (absolute(line.snd_nxt), absolute(line.snd_una), line.snd_cwnd, line.ssthresh, line.snd_wnd,
+        # It prints tcp_current_ssthresh(), which but in CWR and Recovery is three quarters of cwnd at least.
+        ssthresh = line.ssthresh
+        if line.ca_state not in (2, 3):
+            ssthresh = max(ssthresh, (line.snd_cwnd >> 1) + (line.snd_cwnd >> 2))
+        found = (absolute(line.snd_nxt), absolute(line.snd_una), line.snd_cwnd, ssthresh, line.snd_wnd,
                  line.srtt >> 3, line.length)
         while wanted and wanted[0] != found:
             skipped += 1
@@ -294,10 +298,10 @@ def test_sequence_numbers_wrap(probe):
         ends[1].connect(("127.0.0.1", 7001))
         for s in ends:
             s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 0)
-        for _ in range(8):
+        for _ in range(60):
             for a, b in (ends, ends[::-1]):
-                a.sendall(b"w" * 10000)
-                left = 10000
+                a.sendall(b"w" * 1000)
+                left = 1000
                 while left:
                     left -= len(b.recv(left))
         time.sleep(0.3)
@@ -308,9 +312,9 @@ def test_sequence_numbers_wrap(probe):
     for port in (7001, 7002):
         mine = [line for line in lines if line.sport == port and line.type in (SEND, RECV)]
         for kind in (SEND, RECV):
-            assert max(line.seq + line.length for line in mine if line.type == kind and line.length) in (80000, 80001)
-        assert max(line.snd_nxt for line in mine) in (80000, 80001)
-        assert all(line.wqueue <= 10000 and line.ack <= 80001 for line in mine)
+            assert max(line.seq + line.length for line in mine if line.type == kind and line.length) in (60000, 60001)
+        assert max(line.snd_nxt for line in mine) in (60000, 60001)
+        assert all(line.wqueue <= 10000 and line.ack <= 60001 for line in mine)
         una = [line.snd_una for line in mine]
         assert una == sorted(una)
 
