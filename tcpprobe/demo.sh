@@ -8,7 +8,7 @@ out=$2
 # shellcheck source=vm/chapter.sh
 . vm/chapter.sh
 
-# Two namespaces on a link of 20 ms that loses one packet in a hundred.
+# Two namespaces on a link of 20 ms that loses three packets in a thousand.
 link() {
 	local ns
 	for ns in near far; do

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-"""Proves what read_data.py makes of a recorded log. That it reads the probe is tested under tests/vm/tcpprobe."""
+"""Proves what read_data.py makes of a recorded log. That it reads the probe is tested in tests/vm/tcpprobe/test_reading.py."""
 
 import csv
 import json
