@@ -45,7 +45,7 @@ def available():
 
 def memory_per_connection(port):
     """Bytes of the machine's memory that each of 10,000 connections costs which echoed once."""
-    bench("-c", 200, "-n", 20, "127.0.0.1", port)
+    bench("-c", scaled(200), "-n", 20, "127.0.0.1", port)
     before = available()
     with subprocess.Popen([BENCH, "-c", str(COUNT), "-n", "1", "--hold", "127.0.0.1", str(port)],
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
