@@ -168,7 +168,7 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     far = [line for line in lines if line.saddr == "10.9.0.2"]
     assert lost == 0
     missed = samples()["missed"]  # hits that the kernel dropped: an interrupt within a handler
-    assert missed < len(lines) / 20
+    assert missed <= 2 + len(lines) / 20
     assert sum(line.type == TIMEOUT for line in near) == timeouts
     assert near[-1].type == DONE and near[-1].retrans == retransmitted
     if "loss" in netem:
@@ -218,10 +218,10 @@ def test_beside_the_tracepoint(probe, link):
     sh("tc", "qdisc", "add", "dev", "n0", "root", "netem", "limit", "10000", "delay", "5ms", "loss", "2%", netns="near")
     with Trace() as trace, draining(trace) as parts:
         with tracepoint() as theirs:
-            transfer("cubic", scaled(600_000, 10))
+            transfer("cubic", scaled(600_000, 3))
     ours = [line for line in parse_all(parts)[0] if line.type == RECV and line.saddr == "10.9.0.1"]
     theirs = [t for t in theirs if t["src"].startswith("10.9.0.1:")]
-    assert len(theirs) > 20
+    assert len(theirs) > 30
     base = int(theirs[0]["snd_una"], 0) - ours[0].snd_una
 
     def absolute(value):
@@ -244,7 +244,7 @@ def test_beside_the_tracepoint(probe, link):
             assert len(ours) - n <= 4, (line, len(ours), n)
             break
         del wanted[0]
-    assert skipped <= samples()["missed"] < len(theirs) / 20
+    assert skipped <= samples()["missed"] <= 2 + len(theirs) / 20
 
 
 def test_beside_ss(probe):
