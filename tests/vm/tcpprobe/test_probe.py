@@ -398,7 +398,7 @@ def test_sizes_change_under_traffic(probe):
         for thread in threads:
             thread.start()
         count = lost = 0
-        for n in range(8):
+        for n in range(scaled(8, 2)):
             (SYSCTL / "bufsize").write_text(str(65536 << (n % 2)))
             (SYSCTL / "hashsize").write_text(str((0, 32, 1000, 50)[n % 4]))
             lines, missing = trace.lines(seconds=0.2)
