@@ -112,7 +112,7 @@ check-kcsan: kernels ## the tests on a kernel that watches for data races
 	@tests/matrix kcsan -- $(TESTS)
 
 # What "make bench" measures, a boot each.
-BENCH ?= $(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py))
+BENCH ?= $(filter-out lib,$(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py)))
 
 bench: kernel ## the modules beside their peers, in instruction time (BENCH= names some of tests/bench, QUICK=1: rougher)
 	@$(MAKE) -s KERNEL=$(K) modules userspace

@@ -16,8 +16,8 @@
  * tables) is freed after synchronize_rcu().
  *
  * probe_mutex guards opening, closing, and changes of sizes: hooks are armed and disarmed, rings
- * and tables made and freed under it. read_mutex (proc.c) nests inside and makes the one consumer
- * that a ring can have.
+ * and tables made and freed under it. probe_read_mutex nests inside and makes the one consumer that
+ * a ring can have.
  */
 #ifndef TCPPROBE_PROBE_H
 #define TCPPROBE_PROBE_H
@@ -141,7 +141,7 @@ struct probe_stat {
 DECLARE_PER_CPU(struct probe_stat, probe_stats);
 
 /**
- * struct probe_totals - counters of the readers; written under read_mutex
+ * struct probe_totals - counters of the readers; written under probe_read_mutex
  * @read: records that were made text
  * @discarded: records in the rings when the last reader closed
  * @multiple_reader: opens while somebody else had the file open
@@ -156,6 +156,7 @@ struct probe_totals {
 
 extern struct probe_totals probe_totals;
 extern struct mutex probe_mutex;
+extern struct mutex probe_read_mutex;
 
 /* Parameters, see sysctl.c; read once where they are used. */
 extern unsigned int probe_bufsize, probe_readnum, probe_debug, probe_full, probe_hashsize;
@@ -206,6 +207,13 @@ size_t probe_flows_table_memory(void);
 
 int probe_rings_start(void);
 void probe_rings_stop(void);
+
+/**
+ * probe_rings_resize() - new rings; the old ones are read to their end first
+ * @records: per CPU; rounded up to a power of two
+ *
+ * Return: 0, -ENOMEM, or -EBUSY if too many old rings still wait to be read.
+ */
 int probe_rings_resize(unsigned int records);
 
 /**
@@ -221,7 +229,7 @@ void probe_ring_put(struct probe_record *rec);
  * @rec: filled in
  * @lost: how many records are missing before it; also if there is no record
  *
- * The caller holds read_mutex. Return: whether there was a record.
+ * The caller holds probe_read_mutex. Return: whether there was a record.
  */
 bool probe_rings_get(struct probe_record *rec, u64 *lost);
 

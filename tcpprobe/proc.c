@@ -7,12 +7,14 @@
  * waiting reader is woken by a timer that looks at the rings every TICK_MS: a handler wakes nobody.
  */
 #include <linux/capability.h>
+#include <linux/delay.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/proc_fs.h>
 #include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
+#include <linux/wait.h>
 #include <net/net_namespace.h>
 
 #include "compat.h"
@@ -21,6 +23,7 @@
 #define FILE_NAME "tcpprobe"
 #define TICK_MS 10 /* how often a waiting reader looks */
 #define PATIENCE_MS 100 /* after so long it takes what is there, be it less than readnum */
+#define LET_GO_MS 1000 /* how long unloading waits for those who poll */
 #define TEXT_SIZE (8 * PROBE_LINE_MAX)
 
 struct probe_totals probe_totals;
@@ -40,9 +43,13 @@ struct reader {
 	char text[TEXT_SIZE];
 };
 
-/* One consumer of the rings at a time; nests inside reader.mutex and probe_mutex. */
-static DEFINE_MUTEX(read_mutex); /* rings' tails, oldest rings */
-static DECLARE_WAIT_QUEUE_HEAD(readers);
+DEFINE_MUTEX(probe_read_mutex); /* nests inside reader.mutex too */
+
+/*
+ * Who waits for records. Of its own memory, since poll() and epoll hold on to it without holding on to
+ * the module.
+ */
+static wait_queue_head_t *readers;
 static unsigned int opens; /* under probe_mutex */
 static u64 start; /* when the first of them opened; ns; set under probe_mutex before any read */
 static bool dying; /* the module goes: nobody waits any longer */
@@ -52,7 +59,7 @@ static DEFINE_TIMER(ticker, tick);
 
 static void tick(struct timer_list *timer)
 {
-	wake_up_interruptible(&readers);
+	wake_up_interruptible(readers);
 	mod_timer(&ticker, jiffies + msecs_to_jiffies(TICK_MS));
 }
 
@@ -85,10 +92,10 @@ static void probe_end(void)
 	timer_delete_sync(&ticker);
 	probe_hooks_disarm();
 	probe_flows_stop();
-	mutex_lock(&read_mutex);
+	mutex_lock(&probe_read_mutex);
 	atomic64_add(probe_rings_count(), &probe_totals.discarded);
 	probe_rings_stop();
-	mutex_unlock(&read_mutex);
+	mutex_unlock(&probe_read_mutex);
 }
 
 static int probe_open(struct inode *inode, struct file *file)
@@ -136,7 +143,7 @@ static void fill(struct reader *reader)
 
 	reader->off = 0;
 	reader->len = 0;
-	mutex_lock(&read_mutex);
+	mutex_lock(&probe_read_mutex);
 	while (reader->len + 2 * PROBE_LINE_MAX <= TEXT_SIZE) {
 		bool got = probe_rings_get(&rec, &lost);
 
@@ -147,16 +154,16 @@ static void fill(struct reader *reader)
 		reader->len += probe_format(&rec, start, reader->text + reader->len);
 		atomic64_inc(&probe_totals.read);
 	}
-	mutex_unlock(&read_mutex);
+	mutex_unlock(&probe_read_mutex);
 }
 
 static unsigned long available(void)
 {
 	unsigned long n;
 
-	mutex_lock(&read_mutex);
+	mutex_lock(&probe_read_mutex);
 	n = probe_rings_count();
-	mutex_unlock(&read_mutex);
+	mutex_unlock(&probe_read_mutex);
 	return n;
 }
 
@@ -176,10 +183,10 @@ static int wait_for_records(void)
 			return 0;
 		if (signal_pending(current))
 			return -ERESTARTSYS;
-		prepare_to_wait(&readers, &wait, TASK_INTERRUPTIBLE);
+		prepare_to_wait(readers, &wait, TASK_INTERRUPTIBLE);
 		if (!READ_ONCE(dying))
 			schedule_timeout(msecs_to_jiffies(PATIENCE_MS));
-		finish_wait(&readers, &wait);
+		finish_wait(readers, &wait);
 	}
 }
 
@@ -222,7 +229,7 @@ static __poll_t probe_poll(struct file *file, poll_table *wait)
 {
 	struct reader *reader = file->private_data;
 
-	poll_wait(file, &readers, wait);
+	poll_wait(file, readers, wait);
 	if (READ_ONCE(reader->off) < READ_ONCE(reader->len) || available() || READ_ONCE(dying))
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
@@ -238,12 +245,43 @@ static const struct proc_ops probe_proc_ops = {
 
 int probe_proc_init(void)
 {
-	return proc_create(FILE_NAME, 0400, init_net.proc_net, &probe_proc_ops) ? 0 : -ENOMEM;
+	readers = kmalloc(sizeof(*readers), GFP_KERNEL);
+	if (!readers)
+		return -ENOMEM;
+	init_waitqueue_head(readers);
+	if (proc_create(FILE_NAME, 0400, init_net.proc_net, &probe_proc_ops))
+		return 0;
+	kfree(readers);
+	return -ENOMEM;
+}
+
+/* Frees @readers once nobody holds on to it. The file is gone: nobody comes anew. */
+static void free_readers(void)
+{
+	unsigned long end = jiffies + msecs_to_jiffies(LET_GO_MS);
+
+	/*
+	 * epoll, aio and io_uring let go of a queue that wakes them with POLLFREE. poll() and select()
+	 * look at the file again, find it gone, and leave: in their own time.
+	 */
+	__wake_up(readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
+	while (waitqueue_active(readers) && time_before(jiffies, end))
+		msleep(1);
+	/* Unless they asked for none of what a file that is gone reports. */
+	if (waitqueue_active(readers)) {
+		pr_notice("somebody still polls /proc/net/%s: %zu bytes are left to it\n", FILE_NAME,
+			  sizeof(*readers));
+		return;
+	}
+	/* epoll looks at the queue once more under RCU; the last to leave may yet hold its lock. */
+	synchronize_rcu();
+	kfree(readers);
 }
 
 void probe_proc_exit(void)
 {
 	WRITE_ONCE(dying, true);
-	wake_up_interruptible(&readers);
+	wake_up_interruptible(readers);
 	remove_proc_entry(FILE_NAME, init_net.proc_net);
+	free_readers();
 }

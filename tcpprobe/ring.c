@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * ring.c - a ring of records per CPU: one producer (the CPU, interrupts off), one consumer (whoever
- * holds read_mutex). No locks; @head and @tail count for ever and are the whole protocol.
+ * holds probe_read_mutex). No locks; @head and @tail count for ever and are the whole protocol.
  */
 #include <linux/log2.h>
+#include <linux/mm.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
 #include "probe.h"
+
+#define RETIRED_MAX 4 /* rings that are read to their end, while new ones are in use */
 
 /**
  * struct ring - a CPU's ring
@@ -40,7 +43,7 @@ struct rings {
 
 /* What producers use. Written under probe_mutex; NULL while closed. */
 static struct rings *newest;
-/* What the consumer empties first, mostly the same. Under probe_mutex and read_mutex. */
+/* What the consumer empties first, mostly the same. Under probe_mutex and probe_read_mutex. */
 static struct rings *oldest;
 
 static void rings_free(struct rings *rings)
@@ -59,10 +62,14 @@ static void rings_free(struct rings *rings)
 
 static struct rings *rings_alloc(unsigned int records)
 {
+	size_t size = roundup_pow_of_two(records) * sizeof(struct probe_record);
 	struct rings *rings;
 	struct ring *ring;
 	int cpu;
 
+	/* vmalloc would rather have another process killed than fail. */
+	if (size / PAGE_SIZE * num_possible_cpus() > si_mem_available() / 2)
+		return NULL;
 	rings = kzalloc(struct_size(rings, cpu, nr_cpu_ids), GFP_KERNEL);
 	if (!rings)
 		return NULL;
@@ -71,8 +78,7 @@ static struct rings *rings_alloc(unsigned int records)
 		ring = kzalloc_node(sizeof(*ring), GFP_KERNEL, cpu_to_node(cpu));
 		rings->cpu[cpu] = ring;
 		if (ring)
-			ring->records = vzalloc_node((rings->mask + 1) * sizeof(*ring->records),
-						     cpu_to_node(cpu));
+			ring->records = vzalloc_node(size, cpu_to_node(cpu));
 		if (!ring || !ring->records) {
 			rings_free(rings);
 			return NULL;
@@ -104,12 +110,27 @@ void probe_rings_stop(void)
 	}
 }
 
+/* How many rings wait to be read to their end. */
+static unsigned int rings_retired(void)
+{
+	struct rings *rings;
+	unsigned int n = 0;
+
+	mutex_lock(&probe_read_mutex);
+	for (rings = oldest; rings && rings != newest; rings = rings->next)
+		n++;
+	mutex_unlock(&probe_read_mutex);
+	return n;
+}
+
 int probe_rings_resize(unsigned int records)
 {
 	struct rings *rings, *old = newest;
 
 	if (!old || old->mask + 1 == roundup_pow_of_two(records))
 		return 0;
+	if (rings_retired() >= RETIRED_MAX)
+		return -EBUSY;
 	rings = rings_alloc(records);
 	if (!rings)
 		return -ENOMEM;

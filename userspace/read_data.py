@@ -380,7 +380,7 @@ class Source:
                 data = b""
             if data is None:
                 return
-            if isinstance(data, OSError):
+            if isinstance(data, Exception):
                 raise data
             yield data
 
@@ -390,7 +390,7 @@ class Source:
             if self.rest:  # a recorded log that was cut off
                 self.hand_on(b"\n")
             self.queue.put(None)
-        except OSError as err:
+        except Exception as err:  # whatever it is, chunks() raises it: who waits for the queue must not wait for ever
             self.queue.put(err)
 
     def hand_on(self, data):
@@ -512,11 +512,12 @@ def draw(directory, flows, most):
         return
     for picture in PICTURES:
         out = directory / f"{picture}.png"
-        settings = {"kind": picture, "out": out, "files": " ".join(str(directory / flow.file) for flow in chosen),
+        # Where the files are, so that gnuplot is told plain names whatever the directory is called.
+        settings = {"kind": picture, "out": out.name, "files": " ".join(flow.file for flow in chosen),
                     "names": " ".join(flow.name.replace(" ", ">") for flow in chosen)}
         text = "; ".join(f'{name}="{value}"' for name, value in settings.items())
         try:
-            subprocess.run(["gnuplot", "-e", text, PLOTS], check=True)
+            subprocess.run(["gnuplot", "-e", text, PLOTS], cwd=directory, check=True)
         except FileNotFoundError as err:
             raise Stop("--plot needs gnuplot (Debian package gnuplot-nox)") from err
         except subprocess.CalledProcessError as err:
@@ -546,6 +547,13 @@ def count(text):
     return value
 
 
+def positive(text):
+    value = int(text)
+    if value < 1:
+        raise ValueError(text)
+    return value
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("output"), metavar="DIR",
@@ -564,7 +572,7 @@ def parse_arguments():
                              "columns of the module that Linux had until 4.16 (received segments only)")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format=json")
     parser.add_argument("--plot", action="store_true", help="draw pictures of the flows at the end (gnuplot)")
-    parser.add_argument("--plot-flows", type=count, default=20, metavar="N",
+    parser.add_argument("--plot-flows", type=positive, default=20, metavar="N",
                         help="draw at most N flows, those that sent the most (default: 20)")
     return parser.parse_args()
 

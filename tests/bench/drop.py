@@ -6,20 +6,14 @@ Under vm/run's instruction clock a nanosecond of guest time is one executed inst
 one write(2), and the whole run of ss or tcpdrop.
 """
 
-import csv
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-OUT = Path(os.environ["OUT_DIR"])
-KO_DIR = Path(os.environ["KO_DIR"])
-QUICK = bool(os.environ.get("QUICK"))
-TOOLS = Path("/dev/shm/tools")  # what is timed does not come over the wire from the host
+from lib import KO_DIR, QUICK, TOOLS, bring, write
+
 FILE = "/proc/net/drop_tcp_sock"
 PORT = 12345
 
@@ -99,9 +93,7 @@ def measure(how, count):
 
 
 def main():
-    TOOLS.mkdir(exist_ok=True)
-    for tool in (TOP / "userspace" / "bench", TOP / "userspace" / "tcpdrop", shutil.which("ss")):
-        shutil.copy(tool, TOOLS)
+    bring("bench", "tcpdrop", "ss")
     subprocess.run(["insmod", KO_DIR / "kecho.ko", "backlog=1024"], check=True)
     subprocess.run(["insmod", KO_DIR / "drop_tcp_sock.ko"], check=True)
     Path("/proc/sys/net/ipv4/tcp_max_tw_buckets").write_text("200000")
@@ -109,7 +101,6 @@ def main():
     Path("/proc/sys/net/ipv4/tcp_tw_reuse").write_text("0")  # or new connections take over old ports
     for how in dict.fromkeys(row[0] for row in ROWS):  # programs and modules are loaded before they are timed
         measure(how, 1000)
-    clock = os.environ.get("VM_CLOCK", "real")
     lines = ["| how | sockets | instructions a socket | wanted |", "|---|---:|---:|---:|"]
     rows = []
     for how, count, wanted in ROWS:
@@ -119,16 +110,7 @@ def main():
         rows.append({"how": how, "sockets": count, "ns_each": round(cost)})
         lines.append(f"| {how} | {count} | {cost:,.0f} | {f'<= {wanted:,}' if wanted else ''} |")
         print(f"  {how}, {count} sockets: {cost:.0f}", file=sys.stderr)
-    with open(OUT / "drop.csv", "w", newline="", encoding="utf-8") as f:
-        table = csv.DictWriter(f, rows[0].keys())
-        table.writeheader()
-        table.writerows(rows)
-    unit = "1 ns = 1 instruction" if clock == "instructions" else "real time in ns, noisy"
-    text = "\n".join(lines) + (f"\n\nLinux {platform.release()}, {os.cpu_count()} CPU, "
-                              f"{os.environ.get('QEMU', 'QEMU')}, {unit}; commit {os.environ.get('COMMIT', '?')}; "
-                              "make bench. TIME-WAIT sockets of loopback connections; no hardware was measured.\n")
-    (OUT / "drop.md").write_text(text)
-    print(text)
+    write("drop", rows, lines, "TIME-WAIT sockets of loopback connections.")
 
 
 if __name__ == "__main__":

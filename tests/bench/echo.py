@@ -7,21 +7,13 @@ machine and client included, so the figures are the same wherever they are measu
 true only while the CPU never idles: a row with more than half a percent of idle is refused.
 """
 
-import csv
-import json
-import os
-import platform
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-TOOLS = Path("/dev/shm/tools")
-OUT = Path(os.environ["OUT_DIR"])
-KO_DIR = Path(os.environ["KO_DIR"])
-QUICK = bool(os.environ.get("QUICK"))
+from lib import INSTRUCTIONS, KO_DIR, QUICK, TOOLS, bring, echo, write
+
 IDLE_MAX = 0.005
 PARAMS = Path("/sys/module/kecho/parameters")
 
@@ -48,12 +40,8 @@ def stats():
 
 def run(connections, size, messages, port):
     """One measurement; messages a second and the share of idle time."""
-    done = subprocess.run(
-        [TOOLS / "bench", "-c", str(connections), "-n", str(max(1, messages // connections)),
-         "-s", str(size), "--lean", "--json", "127.0.0.1", str(port)],
-        check=True, text=True, capture_output=True)
-    result = json.loads(done.stdout)
-    return result["messages_per_second"], result["cpu_seconds"]["idle"] / result["seconds"]
+    result, idle = echo(port, connections, max(1, messages // connections), size)
+    return result["messages_per_second"], idle
 
 
 def load(bench):
@@ -62,9 +50,7 @@ def load(bench):
 
 
 def measure():
-    TOOLS.mkdir(exist_ok=True)
-    for tool in ("bench", "user-echo-server"):
-        shutil.copy(TOP / "userspace" / tool, TOOLS)
+    bring("bench", "user-echo-server")
     baseline = subprocess.Popen([TOOLS / "user-echo-server", "-p", "12346"])
     time.sleep(0.3)
     rows = []
@@ -96,11 +82,8 @@ def measure():
     return rows
 
 
-def report(rows, clock):
-    with open(OUT / "echo.csv", "w", newline="", encoding="utf-8") as f:
-        table = csv.DictWriter(f, rows[0].keys())
-        table.writeheader()
-        table.writerows(rows)
+def report(rows):
+    """Writes the table; how many rows were refused."""
     lines = ["| connections | bytes | server | messages/s | instructions/message | ratio | wanted | fast path |",
              "|---:|---:|---|---:|---:|---:|---:|---:|"]
     refused = 0
@@ -108,7 +91,7 @@ def report(rows, clock):
         group = [r for r in rows if (r["connections"], r["bytes"]) == (connections, size)]
         base = next(r for r in group if r["server"] == "user-echo-server")
         for r in group:
-            if clock == "instructions" and r["idle_share"] > IDLE_MAX:
+            if INSTRUCTIONS and r["idle_share"] > IDLE_MAX:
                 lines.append(f"| {connections} | {size} | {r['server']} | refused: idle "
                              f"{r['idle_share']:.2%} | | | | |")
                 refused += 1
@@ -118,16 +101,10 @@ def report(rows, clock):
             share = f"{r['fastpath_share']:.1%}" if r["fastpath_share"] != "" else ""
             lines.append(f"| {connections} | {size} | {r['server']} | {r['messages_per_second']:.0f} | "
                          f"{r['instructions_per_message']} | {ratio:.3f} | {want} | {share} |")
-    unit = "instruction time (1 ns = 1 instruction)" if clock == "instructions" else "real time, noisy"
-    caption = (f"Linux {platform.release()}, {os.cpu_count()} CPU, {os.environ.get('QEMU', 'QEMU')}, "
-               f"{unit}; commit {os.environ.get('COMMIT', '?')}; make bench. Client, server and network "
-               "stack together. Ratio: messages/s over user-echo-server's; fewer instructions, "
-               "no hardware was measured.")
-    text = "\n".join(lines) + "\n\n" + caption + "\n"
-    (OUT / "echo.md").write_text(text)
-    print(text)
+    write("echo", rows, lines, "Client, server and network stack together. Ratio: messages/s over user-echo-server's; "
+          "fewer instructions.")
     return refused
 
 
 if __name__ == "__main__":
-    sys.exit(report(measure(), os.environ.get("VM_CLOCK", "real")) != 0)
+    sys.exit(report(measure()) != 0)

@@ -8,22 +8,16 @@ records that it brings (four of tcpprobe's: each end sends one segment and recei
 """
 
 import contextlib
-import csv
-import json
 import os
-import platform
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
-TOOLS = Path("/dev/shm/tools")
-OUT = Path(os.environ["OUT_DIR"])
-KO_DIR = Path(os.environ["KO_DIR"])
-QUICK = bool(os.environ.get("QUICK"))
+import lib
+from lib import KO_DIR, QUICK, TOOLS, bring, write
+
 PORT = 12346
 ROUNDS = 5000 if QUICK else 20000
 FILE = "/proc/net/tcpprobe"
@@ -33,10 +27,7 @@ TRACING = Path("/sys/kernel/tracing")
 
 def echo(rounds=ROUNDS, size=64, connections=1):
     """Instructions a round trip, and what of them was idle."""
-    done = subprocess.run([TOOLS / "bench", "-c", str(connections), "-n", str(rounds), "-s", str(size), "--lean", "--json",
-                           "127.0.0.1", str(PORT)], check=True, text=True, capture_output=True)
-    result = json.loads(done.stdout)
-    idle = result["cpu_seconds"]["idle"] / result["seconds"]
+    result, idle = lib.echo(PORT, connections, rounds, size)
     if idle > 0.005:
         print(f"  idle {idle:.2%}", file=sys.stderr)
     return 1e9 * result["seconds"] / result["messages"]
@@ -106,9 +97,7 @@ def row(rows, name, cost, base, records, wanted=None):
 
 
 def measure():
-    TOOLS.mkdir(exist_ok=True)
-    for tool in (TOP / "userspace" / "bench", TOP / "userspace" / "user-echo-server", shutil.which("cat")):
-        shutil.copy(tool, TOOLS)
+    bring("bench", "user-echo-server", "cat")
     server = subprocess.Popen([TOOLS / "user-echo-server", "-p", str(PORT)])
     time.sleep(0.3)
     echo(2000)
@@ -190,19 +179,10 @@ def paced():
 
 def main():
     rows = measure()
-    with open(OUT / "probe.csv", "w", newline="", encoding="utf-8") as f:
-        table = csv.DictWriter(f, rows[0].keys())
-        table.writeheader()
-        table.writerows(rows)
     lines = ["| what | instructions a round trip | records | instructions a record | wanted |", "|---|---:|---:|---:|---:|"]
     lines += [f"| {r['what']} | {r['per_round_trip']:,} | {r['records_per_round_trip']} | {r['per_record']:,} | "
               f"{'<= ' + str(r['wanted']) if r['wanted'] else ''} |" for r in rows]
-    unit = "1 ns = 1 instruction" if os.environ.get("VM_CLOCK") == "instructions" else "real time in ns, noisy"
-    text = "\n".join(lines) + (f"\n\n{paced()}\n\nLinux {platform.release()}, {os.cpu_count()} CPU, "
-                              f"{os.environ.get('QEMU', 'QEMU')}, {unit}; commit {os.environ.get('COMMIT', '?')}; "
-                              "make bench. 64-byte echo over loopback, one connection; no hardware was measured.\n")
-    (OUT / "probe.md").write_text(text)
-    print(text)
+    write("probe", rows, lines, f"{paced()} 64-byte echo over loopback, one connection.")
 
 
 if __name__ == "__main__":

@@ -210,11 +210,11 @@ def test_plots(tmp_path):
              for port in range(25) for n in range(40 - port)]
     lines += [record(TIMEOUT, 3, sport=1), record(RECV, 1, saddr="::1", daddr="::1"), record(RECV, 2, saddr="::1", daddr="::1")]
     for args, width in (([], 4), (["--plot-flows=1"], 1)):
-        done = read_data(tmp_path, lines, "--plot", *args)
-        assert not done.stderr.replace("moved the old", "") or "moved the old" in done.stderr
+        done = read_data(tmp_path, lines, "--plot", "-o", "it's \"so\" far", *args)
+        assert all("moved the old" in line for line in done.stderr.splitlines()), done.stderr
         sizes = set()
         for name in ("cwnd", "rtt", "flight", "pacing"):
-            png = (tmp_path / "output" / f"{name}.png").read_bytes()
+            png = (tmp_path / "it's \"so\" far" / f"{name}.png").read_bytes()
             assert png[:8] == b"\x89PNG\r\n\x1a\n"
             sizes.add(int.from_bytes(png[16:20], "big"))
         assert len(sizes) == 1 and (sizes.pop() > 1500) == (width == 4)
@@ -222,10 +222,19 @@ def test_plots(tmp_path):
 
 @pytest.mark.parametrize("args,why", [
     (["--follow", "nowhere"], "nowhere is not there"), (["--duration", "-1"], "-1"), (["--rotate", "0"], "'0'"),
-    (["--rotate", "ten"], "'ten'"), (["--keep", "-3"], "-3"), (["--format", "xml"], "'xml'")])
+    (["--rotate", "ten"], "'ten'"), (["--keep", "-3"], "-3"), (["--plot-flows", "0"], "'0'"), (["--format", "xml"], "'xml'")])
 def test_bad_usage(tmp_path, args, why):
     done = subprocess.run([READ_DATA, *args], cwd=tmp_path, text=True, capture_output=True, check=False)
     assert done.returncode == 2 and why in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_fault_in_the_reading_thread_ends_it(tmp_path):
+    """Nobody waits for a thread that is dead."""
+    (tmp_path / "log").write_text(record(RECV, 1) + "\n")
+    code = (f"import os, runpy, sys; os.read = lambda *_: 1 // 0; sys.argv = [{str(READ_DATA)!r}, '--follow', 'log']; "
+            "runpy.run_path(sys.argv[0], run_name='__main__')")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=False, timeout=60)
+    assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
 def test_a_full_disk_is_told(tmp_path):

@@ -94,10 +94,18 @@ def test_only_races_of_modules_count():
 
 @pytest.mark.parametrize("how,says", [("warn", "a warning on request"), ("oops", "BUG: kernel NULL")])
 def test_real_faults_are_seen(how, says):
-    """A WARN that hurts nothing, and an oops, by a module that does so on request."""
-    done = vm("sh", "-c", f"insmod $KO_DIR+hooks/kfault.ko how={how}")
+    """A WARN that hurts nothing, and an oops, which ends the guest, by a module that does so on request."""
+    done = vm("sh", "-c", f"insmod $KO_DIR+hooks/kfault.ko how={how}; echo alive")
     assert done.returncode == 99
+    assert ("alive" in done.stdout) == (how == "warn")
     assert says in done.stderr and "kfault_init" in done.stderr
+
+
+def test_a_cpu_that_is_stuck_ends_the_guest():
+    """Nobody waits for the time-out once the kernel has noticed that a CPU makes no progress."""
+    done = vm("sh", "-c", "insmod $KO_DIR+hooks/kfault.ko how=spin", options=["-t", "250"])
+    assert done.returncode == 99, done.stderr
+    assert "kfault_init" in done.stderr
 
 
 def test_talk_in_the_log_is_no_report():
@@ -193,6 +201,17 @@ def test_instruction_clock_is_repeatable():
                    options=["-c", "instructions"]).stdout) for _ in range(2)]
     assert abs(took[0] - took[1]) < 0.005 * took[0], took
     assert took[0] > 10_000_000  # 300,000 rounds of an interpreter cannot be fewer instructions
+
+
+@pytest.mark.parametrize("clock,threads", [("turns", "single"), ("real", "multi")])
+def test_cpus_in_turns(tmp_path, clock, threads):
+    """With -c turns two CPUs share one thread of QEMU, so that none runs text that another has half patched."""
+    spy = tmp_path / "qemu-system-x86_64"
+    spy.write_text(f'#!/bin/sh\nfor word; do echo "$word"; done >>{tmp_path}/words\nexec {shutil.which(spy.name)} "$@"\n')
+    spy.chmod(0o755)
+    done = vm("sh", "-c", "echo $VM_CLOCK; nproc", options=["-c", clock], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert done.stdout == f"{clock}\n2\n"
+    assert f"tcg,thread={threads}" in (tmp_path / "words").read_text().split()
 
 
 def test_modules_are_rebuilt_when_older_than_their_sources(tmp_path):

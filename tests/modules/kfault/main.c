@@ -4,16 +4,24 @@
  */
 #include <linux/delay.h>
 #include <linux/module.h>
+#include <linux/preempt.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 
 static char *how = "";
 module_param(how, charp, 0444);
-MODULE_PARM_DESC(how, "warn, oops or hang");
+MODULE_PARM_DESC(how, "warn, oops, spin or hang");
 
 static void hang(void *unused)
 {
 	local_irq_disable();
+	for (;;)
+		cpu_relax();
+}
+
+static void spin(void)
+{
+	preempt_disable();
 	for (;;)
 		cpu_relax();
 }
@@ -26,6 +34,8 @@ static int __init kfault_init(void)
 	}
 	if (!strcmp(how, "oops"))
 		WRITE_ONCE(*(int *)8, 0);
+	if (!strcmp(how, "spin"))
+		spin();
 	if (!strcmp(how, "hang"))
 		on_each_cpu(hang, NULL, 1);
 	return -EINVAL;

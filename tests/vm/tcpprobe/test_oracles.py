@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, KO_DIR, in_netns, insmod, loaded, network_namespace, rmmod, scaled, sh
-from test_probe import DONE, RECV, SEND, SETUP, TIMEOUT, Trace, samples
+from lib import DEBUG, in_netns, network_namespace, rmmod, scaled, sh
+from records import DONE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse, samples
 
 pytestmark = pytest.mark.boot(clock="turns")
 
@@ -40,15 +40,6 @@ while struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]:
 s.shutdown(socket.SHUT_WR)
 s.recv(1)
 """ % PORT
-
-
-@pytest.fixture
-def probe():
-    def load(**params):
-        insmod(KO_DIR / "tcpprobe.ko", **params)
-    yield load
-    if loaded("tcpprobe"):
-        rmmod("tcpprobe")
 
 
 @pytest.fixture
@@ -186,7 +177,6 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
 
 
 def parse_all(parts):
-    from test_probe import parse
     return parse("".join(parts))
 
 
@@ -346,7 +336,7 @@ def test_a_users_awk(probe, tmp_path):
     probe()
     log = tmp_path / "log"
     with open(log, "wb") as f, subprocess.Popen(["cat", "/proc/net/tcpprobe"], stdout=f) as cat:
-        while " armed missed" not in Path("/proc/net/stat/tcpprobe_plus").read_text():
+        while " armed missed" not in STAT.read_text():
             time.sleep(0.05)
         with socket.create_server(("127.0.0.1", PORT)) as listener, \
              socket.create_connection(("127.0.0.1", PORT)) as client, listener.accept()[0] as served:

@@ -13,111 +13,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter, namedtuple
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, KO_DIR, UNLOAD_MAX, insmod, loaded, rmmod, scaled, sh
+from lib import DEBUG, KO_DIR, UNLOAD_MAX, rmmod, scaled, sh
+from records import (DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, parse, samples)
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
-
-FILE = Path("/proc/net/tcpprobe")
-STAT = Path("/proc/net/stat/tcpprobe_plus")
-SYSCTL = Path("/proc/sys/net/tcpprobe_plus")
-FIELDS = ("type time saddr sport daddr dport length flags seq ack ca_state snd_nxt snd_una write_seq wqueue snd_cwnd "
-          "ssthresh snd_wnd srtt mdev rttvar rto packets_out lost_out sacked_out retrans_out retrans frto_counter "
-          "rto_num sk_pacing_rate").split()
-Line = namedtuple("Line", FIELDS)
-RECV, SEND, TIMEOUT, SETUP, DONE, PURGE = range(6)
-
-
-def parse(text):
-    """Lines, and how many records the markers say are missing."""
-    lines, lost = [], 0
-    for line in text.splitlines():
-        if line.startswith("# lost "):
-            lost += int(line.split()[2])
-            continue
-        words = line.split(" ")
-        assert len(words) == len(FIELDS), line
-        lines.append(Line(*[w if f in ("saddr", "daddr") else float(w) if f == "time" else int(w, 0)
-                            for f, w in zip(FIELDS, words)]))
-    return lines, lost
-
-
-def samples():
-    """The Samples line: taken, read, lost, missed, discarded."""
-    words = next(line for line in STAT.read_text().splitlines() if line.startswith("Samples:")).split()[1:]
-    return dict(zip(words[::2], map(int, words[1::2])))
-
-
-@pytest.fixture
-def probe():
-    """Loads it for one port, by default."""
-    def load(**params):
-        insmod(KO_DIR / "tcpprobe.ko", **params)
-    yield load
-    if loaded("tcpprobe"):
-        rmmod("tcpprobe")
-
-
-class Trace:
-    """Keeps the file open, and reads it when asked."""
-
-    def __init__(self, flags=0):
-        self.fd = os.open(FILE, os.O_RDONLY | os.O_NONBLOCK | flags)
-        self.rest = b""
-
-    def text(self, size=1 << 16, seconds=60):
-        """What there is; under traffic, which never lets it come to an end, for so many seconds."""
-        end = time.monotonic() + seconds
-        parts = [self.rest]
-        with contextlib.suppress(BlockingIOError):
-            while time.monotonic() < end and (part := os.read(self.fd, size)):
-                parts.append(part)
-        data = b"".join(parts)
-        cut = data.rfind(b"\n") + 1
-        self.rest = data[cut:]
-        return data[:cut].decode()
-
-    def lines(self, seconds=60):
-        return parse(self.text(seconds=seconds))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        os.close(self.fd)
-
-
-class Connection:
-    """Both ends of a connection, by default over IPv4 on loopback."""
-
-    def __init__(self, host="127.0.0.1"):
-        self.listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-        self.port = self.listener.getsockname()[1]
-        self.client = socket.create_connection((host, self.port))
-        self.served = self.listener.accept()[0]
-        self.local = self.client.getsockname()[1]
-
-    def send(self, data, back=False):
-        a, b = (self.served, self.client) if back else (self.client, self.served)
-        a.sendall(data)
-        got = 0
-        while got < len(data):
-            got += len(b.recv(1 << 20))
-
-    def close(self):
-        self.client.close()
-        self.served.close()
-        self.listener.close()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.close()
 
 
 @pytest.mark.smoke
@@ -418,6 +322,32 @@ def test_sizes_change_under_traffic(probe):
         assert fresh == 4
 
 
+def test_sizes_that_do_not_fit(probe):
+    """Rings may not take what memory there is, nor pile up unread; a change refused changes nothing."""
+    probe()
+    with Trace():
+        with pytest.raises(OSError) as err:
+            (SYSCTL / "bufsize").write_text("4194304")
+        assert err.value.errno == errno.ENOMEM and (SYSCTL / "bufsize").read_text() == "4096\n"
+        for size in (16, 32, 64, 128):
+            (SYSCTL / "bufsize").write_text(str(size))
+        with pytest.raises(OSError) as err:
+            (SYSCTL / "bufsize").write_text("256")
+        assert err.value.errno == errno.EBUSY and (SYSCTL / "bufsize").read_text() == "128\n"
+        with Connection() as c:
+            c.send(b"x")
+    with Trace() as trace:
+        (SYSCTL / "bufsize").write_text("256")
+        with Connection() as c:
+            c.send(b"x")
+        time.sleep(0.2)
+        assert trace.lines()[0]
+    (SYSCTL / "bufsize").write_text("4194304")
+    with pytest.raises(OSError) as err:
+        Trace()
+    assert err.value.errno == errno.ENOMEM
+
+
 def wait_armed():
     """Until a reader that was started has the file open."""
     end = time.monotonic() + 20
@@ -501,6 +431,50 @@ def test_rmmod_with_a_blocked_reader(probe):
     rmmod("tcpprobe")
     assert time.monotonic() - began < UNLOAD_MAX
     reader.wait(timeout=20)
+
+
+POLLER = """
+import os, select, sys, time
+fd = os.open("/proc/net/tcpprobe", os.O_RDONLY | os.O_NONBLOCK)
+print("open", flush=True)
+if sys.argv[1] == "poll":
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    found = poll.poll(60000)
+elif sys.argv[1] == "poll for nothing":
+    poll = select.poll()
+    poll.register(fd, 0)
+    found = poll.poll(8000)
+elif sys.argv[1] == "select":
+    found = select.select([fd], [], [], 60)[0]
+else:
+    poll = select.epoll()
+    poll.register(fd, select.EPOLLIN)
+    found = poll.poll(60)
+print("woken" if found else "not woken", flush=True)
+sys.stdin.read()  # the module is gone: now let go of what was waited on
+if sys.argv[1] == "epoll":
+    poll.close()
+os.close(fd)
+print("closed")
+"""
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("how", ["poll", "select", "epoll", "poll for nothing"])
+def test_rmmod_with_a_poller(probe, how):
+    """Who waits for the file is woken, unless it asked for nothing, and holds on to no memory that was freed."""
+    probe(port=9)
+    with subprocess.Popen([sys.executable, "-c", POLLER, how], text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as poller:
+        assert poller.stdout.readline() == "open\n"
+        time.sleep(2 if DEBUG else 0.5)
+        rmmod("tcpprobe")
+        assert poller.stdout.readline() == ("not woken\n" if "nothing" in how else "woken\n")
+        probe(port=9)  # what memory it had is somebody else's now
+        poller.stdin.close()
+        assert poller.stdout.readline() == "closed\n"
+        assert poller.wait() == 0
 
 
 def test_a_killed_reader_disarms(probe):

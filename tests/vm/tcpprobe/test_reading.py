@@ -9,24 +9,20 @@ import signal
 import socket
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from lib import KO_DIR, TOP, insmod, loaded, rmmod, scaled, sh
+from lib import KO_DIR, TOP, insmod, rmmod, scaled, sh
+from records import STAT, SYSCTL, samples
 
 pytestmark = pytest.mark.boot(clock="turns")
 
 READ_DATA = TOP / "userspace" / "read_data.py"
 RELOAD = TOP / "tcpprobe" / "reload_module.sh"
-STAT = Path("/proc/net/stat/tcpprobe_plus")
 
 
-@pytest.fixture
-def probe():
-    insmod(KO_DIR / "tcpprobe.ko", bufsize=1 << 14)
-    yield
-    if loaded("tcpprobe"):
-        rmmod("tcpprobe")
+@pytest.fixture(name="probe")
+def with_room(probe):
+    probe(bufsize=1 << 14)
 
 
 def reading(folder, *args, **kw):
@@ -49,11 +45,6 @@ def traffic(rounds):
             served.sendall(b"a" * 200)
             client.recv(200)
         return client.getsockname()[1], listener.getsockname()[1]
-
-
-def samples():
-    words = next(line for line in STAT.read_text().splitlines() if line.startswith("Samples:")).split()[1:]
-    return dict(zip(words[::2], map(int, words[1::2])))
 
 
 def summary(folder):
@@ -163,12 +154,12 @@ def test_reload_module():
     try:
         for args, port in ((["0"], 0), (["4242", "bufsize=100"], 4242)):
             done = sh("bash", RELOAD, *args)
-            assert Path("/proc/sys/net/tcpprobe_plus/port").read_text().strip() == str(port)
+            assert (SYSCTL / "port").read_text().strip() == str(port)
             assert "read_data.py" in done.stdout
-        assert Path("/proc/sys/net/tcpprobe_plus/bufsize").read_text().strip() == "100"
+        assert (SYSCTL / "bufsize").read_text().strip() == "100"
         for bad in ([], ["65536"], ["-1"], ["http"], ["1", "bufsize"], ["1", "a=b;c"]):
             done = sh("bash", RELOAD, *bad, check=False)
             assert done.returncode == 2 and (not bad or bad[-1] in done.stderr)
-        assert Path("/proc/sys/net/tcpprobe_plus/port").read_text().strip() == "4242"
+        assert (SYSCTL / "port").read_text().strip() == "4242"
     finally:
         rmmod("tcpprobe")
