@@ -7,7 +7,6 @@
  * waiting reader is woken by a timer that looks at the rings every TICK_MS: a handler wakes nobody.
  */
 #include <linux/capability.h>
-#include <linux/delay.h>
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/proc_fs.h>
@@ -46,8 +45,8 @@ struct reader {
 DEFINE_MUTEX(probe_read_mutex); /* nests inside reader.mutex too */
 
 /*
- * Who waits for records. Of its own memory, since poll() and epoll hold on to it without holding on to
- * the module.
+ * Who waits for records. Memory of its own, since poll() and epoll hold on to it without holding on
+ * to the module.
  */
 static wait_queue_head_t *readers;
 static unsigned int opens; /* under probe_mutex */
@@ -261,16 +260,17 @@ static void free_readers(void)
 	unsigned long end = jiffies + msecs_to_jiffies(LET_GO_MS);
 
 	/*
-	 * epoll, aio and io_uring let go of a queue that wakes them with POLLFREE. poll() and select()
-	 * look at the file again, find it gone, and leave: in their own time.
+	 * epoll, aio and io_uring let go of a queue that wakes them with POLLFREE. poll() and
+	 * select() look at the file again, find it gone, and leave: in their own time.
 	 */
 	__wake_up(readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
+	/* Nobody comes, so what is seen empty stays so; the last to leave is waited for below. */
 	while (waitqueue_active(readers) && time_before(jiffies, end))
-		msleep(1);
+		schedule_timeout_uninterruptible(1);
 	/* Unless they asked for none of what a file that is gone reports. */
-	if (waitqueue_active(readers)) {
-		pr_notice("somebody still polls /proc/net/%s: %zu bytes are left to it\n", FILE_NAME,
-			  sizeof(*readers));
+	if (waitqueue_active(readers)) { /* as above */
+		pr_notice("/proc/net/%s is still polled: %zu bytes are left to the one who does\n",
+			  FILE_NAME, sizeof(*readers));
 		return;
 	}
 	/* epoll looks at the queue once more under RCU; the last to leave may yet hold its lock. */
