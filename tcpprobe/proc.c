@@ -22,7 +22,6 @@
 #define FILE_NAME "tcpprobe"
 #define TICK_MS 10 /* how often a waiting reader looks */
 #define PATIENCE_MS 100 /* after so long it takes what is there, be it less than readnum */
-#define LET_GO_MS 1000 /* how long unloading waits for those who poll */
 #define TEXT_SIZE (8 * PROBE_LINE_MAX)
 
 struct probe_totals probe_totals;
@@ -44,11 +43,7 @@ struct reader {
 
 DEFINE_MUTEX(probe_read_mutex); /* nests inside reader.mutex too */
 
-/*
- * Who waits for records. Memory of its own, since poll() and epoll hold on to it without holding on
- * to the module.
- */
-static wait_queue_head_t *readers;
+static DECLARE_WAIT_QUEUE_HEAD(readers); /* who waits for records */
 static unsigned int opens; /* under probe_mutex */
 static u64 start; /* when the first of them opened; ns; set under probe_mutex before any read */
 static bool dying; /* the module goes: nobody waits any longer */
@@ -58,7 +53,7 @@ static DEFINE_TIMER(ticker, tick);
 
 static void tick(struct timer_list *timer)
 {
-	wake_up_interruptible(readers);
+	wake_up_interruptible(&readers);
 	mod_timer(&ticker, jiffies + msecs_to_jiffies(TICK_MS));
 }
 
@@ -182,10 +177,10 @@ static int wait_for_records(void)
 			return 0;
 		if (signal_pending(current))
 			return -ERESTARTSYS;
-		prepare_to_wait(readers, &wait, TASK_INTERRUPTIBLE);
+		prepare_to_wait(&readers, &wait, TASK_INTERRUPTIBLE);
 		if (!READ_ONCE(dying))
 			schedule_timeout(msecs_to_jiffies(PATIENCE_MS));
-		finish_wait(readers, &wait);
+		finish_wait(&readers, &wait);
 	}
 }
 
@@ -228,7 +223,9 @@ static __poll_t probe_poll(struct file *file, poll_table *wait)
 {
 	struct reader *reader = file->private_data;
 
-	poll_wait(file, readers, wait);
+	/* Whoever is queued leaves when the file goes: see let_go(). */
+	if (poll_requested_events(wait) & (EPOLLIN | EPOLLRDNORM))
+		poll_wait(file, &readers, wait);
 	if (READ_ONCE(reader->off) < READ_ONCE(reader->len) || available() || READ_ONCE(dying))
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
@@ -244,44 +241,31 @@ static const struct proc_ops probe_proc_ops = {
 
 int probe_proc_init(void)
 {
-	readers = kmalloc(sizeof(*readers), GFP_KERNEL);
-	if (!readers)
-		return -ENOMEM;
-	init_waitqueue_head(readers);
-	if (proc_create(FILE_NAME, 0400, init_net.proc_net, &probe_proc_ops))
-		return 0;
-	kfree(readers);
-	return -ENOMEM;
+	return proc_create(FILE_NAME, 0400, init_net.proc_net, &probe_proc_ops) ? 0 : -ENOMEM;
 }
 
-/* Frees @readers once nobody holds on to it. The file is gone: nobody comes anew. */
-static void free_readers(void)
+/*
+ * Waits until nobody is queued at @readers. The file is gone, but poll() and epoll hold on to the
+ * queue without holding on to the module.
+ */
+static void let_go(void)
 {
-	unsigned long end = jiffies + msecs_to_jiffies(LET_GO_MS);
-
 	/*
 	 * epoll, aio and io_uring let go of a queue that wakes them with POLLFREE. poll() and
-	 * select() look at the file again, find it gone, and leave: in their own time.
+	 * select() look at the file again, learn that it is always ready now, and leave.
 	 */
-	__wake_up(readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
-	/* Nobody comes, so what is seen empty stays so; the last to leave is waited for below. */
-	while (waitqueue_active(readers) && time_before(jiffies, end))
+	__wake_up(&readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
+	/* Nobody comes, so what is seen empty stays so. */
+	while (waitqueue_active(&readers))
 		schedule_timeout_uninterruptible(1);
-	/* Unless they asked for none of what a file that is gone reports. */
-	if (waitqueue_active(readers)) { /* as above */
-		pr_notice("/proc/net/%s is still polled: %zu bytes are left to the one who does\n",
-			  FILE_NAME, sizeof(*readers));
-		return;
-	}
 	/* epoll looks at the queue once more under RCU; the last to leave may yet hold its lock. */
 	synchronize_rcu();
-	kfree(readers);
 }
 
 void probe_proc_exit(void)
 {
 	WRITE_ONCE(dying, true);
-	wake_up_interruptible(readers);
+	wake_up_interruptible(&readers);
 	remove_proc_entry(FILE_NAME, init_net.proc_net);
-	free_readers();
+	let_go();
 }
