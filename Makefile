@@ -67,13 +67,13 @@ $(out)/.built: $(module_src)
 	@touch $@
 
 $(out)+hooks/.built: $(hooks_src)
-	$(call kbuild,$(out)+hooks,$(hooks_src),KSRV_TEST_HOOKS=y)
+	$(call kbuild,$(out)+hooks,$(hooks_src),TEST_HOOKS=y)
 	@touch $@
 
 .PHONY: sparse
 sparse: # every file anew, under sparse; part of lint
 	@rm -rf $(out)+sparse
-	$(call kbuild,$(out)+sparse,$(hooks_src),KSRV_TEST_HOOKS=y C=1 W=)
+	$(call kbuild,$(out)+sparse,$(hooks_src),TEST_HOOKS=y C=1 W=)
 
 # --- programs --------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@
 # in two modules would carry both their names.
 
 ccflags-y += -I$(src)/../common -include $(src)/../common/pr_fmt.h
-ccflags-$(KSRV_TEST_HOOKS) += -DKSRV_TEST_HOOKS
+ccflags-$(TEST_HOOKS) += -DTEST_HOOKS
 
 ksrv-y := $(patsubst $(src)/../common/%.c,%.o,$(sort $(wildcard $(src)/../common/ksrv_*.c)))
 

@@ -3,7 +3,7 @@
  * ksrv_hooks.c - in builds for the tests only: makes rare things happen every so often. Each
  * parameter N makes every Nth call see the rare case; 0 is off.
  */
-#ifdef KSRV_TEST_HOOKS
+#ifdef TEST_HOOKS
 #include <linux/atomic.h>
 
 #include "ksrv_impl.h"

@@ -240,7 +240,7 @@ int ksrv_stat_init(struct ksrv_server *srv);
 void ksrv_stat_uninit(struct ksrv_server *srv);
 
 /* ksrv_hooks.c: only in builds for the tests */
-#ifdef KSRV_TEST_HOOKS
+#ifdef TEST_HOOKS
 bool ksrv_hook_owned(void);
 bool ksrv_hook_send_fails(void);
 bool ksrv_hook_accept_fails(void);

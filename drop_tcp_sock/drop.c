@@ -6,6 +6,8 @@
  * done to them; whether they are meant is then looked at again, since a socket goes on living until
  * it is held. Requests (NEW_SYN_RECV) and TIME-WAIT sockets are struct sock_common only.
  */
+#include <linux/delay.h>
+#include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/sched/signal.h>
 #include <net/inet_hashtables.h>
@@ -72,6 +74,9 @@ static bool is_meant(const struct sock *sk, const struct search *s)
 {
 	struct drop_tuple tuple;
 
+	/* What it was has gone on as another one, which is found by looking again. */
+	if (hlist_nulls_unhashed_lockless(&sk->sk_nulls_node))
+		return false;
 	if (!net_eq(sock_net(sk), s->net) || !(s->sel->states & (1U << state_of(sk))))
 		return false;
 	if (s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex)
@@ -185,6 +190,19 @@ static void walk_listeners(struct search *s)
 
 /* --- one connection --- */
 
+#ifdef TEST_HOOKS
+static unsigned int hook_found_ms;
+module_param(hook_found_ms, uint, 0644);
+MODULE_PARM_DESC(hook_found_ms, "for tests: time that passes between finding a pair's socket and dropping it");
+
+static void hook_found(void)
+{
+	msleep(hook_found_ms);
+}
+#else
+static inline void hook_found(void) {}
+#endif
+
 static struct sock *lookup(struct net *net, const struct drop_selector *sel, int ifindex)
 {
 	const struct drop_end *local = &sel->local, *remote = &sel->remote;
@@ -236,6 +254,7 @@ static void drop_pair(struct search *s)
 	struct sock *sk;
 
 	while (tries-- && (sk = find_pair(s))) {
+		hook_found();
 		if (s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex) {
 			/* One bound to no interface hides the one that is meant. */
 			sock_gen_put(sk);

@@ -1,29 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * format.c - a record as a line of text. Thirty numbers a line are most of what reading costs, so
- * they are written by hand and not by vsnprintf().
+ * format.c - a record as a line of text. Thirty numbers a line are most of what reading costs:
+ * vsnprintf() would be too slow.
  */
 #include <linux/kernel.h>
 #include <net/ipv6.h>
 
+#include "decimal.h"
 #include "probe.h"
 
-/* Decimal digits of @value, and a space behind them. */
 static char *put(char *out, u64 value)
 {
-	char digits[20];
-	unsigned int n = 0;
-	u32 small;
-
-	while (value > U32_MAX)
-		digits[n++] = '0' + do_div(value, 10);
-	small = value;
-	do {
-		digits[n++] = '0' + small % 10;
-		small /= 10;
-	} while (small);
-	while (n)
-		*out++ = digits[--n];
+	out = decimal_put(out, value);
 	*out++ = ' ';
 	return out;
 }
@@ -49,16 +37,11 @@ size_t probe_format(const struct probe_record *rec, u64 start, char *out)
 	u32 nanoseconds = do_div(seconds, NSEC_PER_SEC);
 	static const char digits[] = "0123456789abcdef";
 	const char *begin = out;
-	int i;
 
 	out = put(out, rec->type);
 	out = put(out, seconds);
 	out[-1] = '.';
-	for (i = 8; i >= 0; i--) {
-		out[i] = '0' + nanoseconds % 10;
-		nanoseconds /= 10;
-	}
-	out += 9;
+	out = decimal_put_padded(out, nanoseconds, 9);
 	*out++ = ' ';
 	out = put_address(out, &rec->local);
 	out = put(out, rec->local_port);

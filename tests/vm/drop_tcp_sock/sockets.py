@@ -11,6 +11,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
+from lib import sh
 
 FILE = Path("/proc/net/drop_tcp_sock")
 STATES = ["", "established", "syn_sent", "syn_recv", "fin_wait_1", "fin_wait_2", "time_wait", "close",
@@ -120,6 +121,38 @@ def time_wait(host="127.0.0.1"):
         pair.served.close()
         wait_state(key, "time_wait")
     return key
+
+
+@contextlib.contextmanager
+def black_hole():
+    """A device that swallows all, with 10.9.9.1 on it and 198.51.100.0/24 behind it."""
+    sh("ip", "link", "add", "hole", "type", "dummy")
+    try:
+        sh("ip", "addr", "add", "10.9.9.1/24", "dev", "hole")
+        sh("ip", "link", "set", "hole", "up")
+        sh("ip", "route", "add", "198.51.100.0/24", "dev", "hole")
+        yield
+    finally:
+        sh("ip", "link", "del", "hole")
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def packet(source, sport, dest, dport, *, seq, ack=0, flags):
+    """Sends a TCP segment without data from an address that need not be ours; flags of "S" and "A"."""
+    bits = 2 * ("S" in flags) | 16 * ("A" in flags)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(dest) + struct.pack("!HH", 6, 20)
+    tcp = struct.pack("!HHIIBBHHH", sport, dport, seq, ack & 0xffffffff, 5 << 4, bits, 64240, 0, 0)
+    tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 1, 0, 64, 6, 0, socket.inet_aton(source),
+                     socket.inet_aton(dest))
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip + tcp, (dest, 0))
 
 
 class Survivors:

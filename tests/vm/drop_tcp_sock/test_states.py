@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that a socket in whatever state is dropped when it is named, and no other."""
 
-import contextlib
 import errno
 import select
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -13,8 +11,8 @@ import time
 
 import pytest
 from lib import TCPDROP, network_namespace, receive, sh
-from sockets import (Pair, at_port, gained, key_of, line_of, time_wait, totals, wait_for, wait_state, walk,
-                     write)
+from sockets import (Pair, at_port, black_hole, gained, key_of, line_of, packet, time_wait, totals, wait_for, wait_state,
+                     walk, write)
 
 HOSTS = ["127.0.0.1", "::1"]
 
@@ -57,19 +55,6 @@ def test_established_not_accepted():
             pair.client.recv(1)
 
 
-@contextlib.contextmanager
-def black_hole():
-    """A device that swallows all, with 10.9.9.1 on it and 198.51.100.0/24 behind it."""
-    sh("ip", "link", "add", "hole", "type", "dummy")
-    try:
-        sh("ip", "addr", "add", "10.9.9.1/24", "dev", "hole")
-        sh("ip", "link", "set", "hole", "up")
-        sh("ip", "route", "add", "198.51.100.0/24", "dev", "hole")
-        yield
-    finally:
-        sh("ip", "link", "del", "hole")
-
-
 def test_syn_sent():
     """connect() waits for an answer that never comes, and wakes."""
     with black_hole(), socket.socket() as s:
@@ -84,24 +69,6 @@ def test_syn_sent():
         assert result == [errno.ECONNABORTED]
 
 
-def checksum(data):
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-
-
-def send_syn(source, sport, dest, dport):
-    """A SYN from an address that is not ours."""
-    pseudo = socket.inet_aton(source) + socket.inet_aton(dest) + struct.pack("!HH", 6, 20)
-    tcp = struct.pack("!HHIIBBHHH", sport, dport, 1000, 0, 5 << 4, 2, 64240, 0, 0)
-    tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 1, 0, 64, 6, 0, socket.inet_aton(source),
-                     socket.inet_aton(dest))
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.sendto(ip + tcp, (dest, 0))
-
-
 @pytest.mark.parametrize("listen_on", ["10.9.9.1", "::"])
 def test_syn_recv(listen_on):
     """A request, which is no full socket yet; the listener is not harmed."""
@@ -109,7 +76,7 @@ def test_syn_recv(listen_on):
         listener.bind((listen_on, 0))
         listener.listen(16)
         port = listener.getsockname()[1]
-        send_syn("198.51.100.7", 5555, "10.9.9.1", port)
+        packet("198.51.100.7", 5555, "10.9.9.1", port, seq=1000, flags="S")
         entry = wait_for(lambda: next((e for e in at_port(port) if e.state == "syn_recv"), None))
         assert entry.remote_port == 5555
         assert len(drops(entry, "syn_recv")) == 1

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that a connection is dropped whatever becomes of it while it is looked up. The module's hook makes the time
+between finding a pair's socket and dropping it long enough for that."""
+
+import contextlib
+import socket
+import struct
+import threading
+
+import pytest
+from lib import DEBUG, HOOKS_DIR, insmod, rmmod
+from sockets import Pair, at_port, black_hole, gained, key_of, line_of, packet, wait_for, wait_state, walk, write
+
+WAIT_MS = 3000 if DEBUG else 1000
+TCP_REPAIR = 19
+
+
+@pytest.fixture(name="drop", autouse=True)
+def drop_slowly():
+    insmod(HOOKS_DIR / "drop_tcp_sock.ko", hook_found_ms=WAIT_MS)
+    yield
+    rmmod("drop_tcp_sock")
+
+
+@contextlib.contextmanager
+def being_dropped(key):
+    """What is done inside happens between a pair's being found and its being dropped."""
+    began = threading.Event()
+
+    def run():
+        began.set()
+        write(line_of(key) + "\n")
+
+    writer = threading.Thread(target=run)
+    writer.start()
+    began.wait()
+    threading.Event().wait(WAIT_MS / 4000)
+    yield
+    writer.join()
+
+
+def test_closed_meanwhile():
+    """Found as ESTABLISHED, it is a TIME-WAIT socket when it is to be dropped."""
+    with Pair() as pair:
+        key = key_of(pair.client)
+        with being_dropped(key):
+            pair.client.close()
+            assert pair.served.recv(1) == b""
+            pair.served.close()
+            wait_state(key, "time_wait")
+        assert gained() == {"requested": 1, "dropped": 1, "dropped_time_wait": 1}
+        assert not {e for e in walk() if e[:4] == key}
+
+
+def test_accepted_meanwhile():
+    """Found as a request, it is a connection when it is to be dropped; and one only."""
+    with black_hole(), socket.socket() as listener, \
+         socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
+        listener.bind(("10.9.9.1", 0))
+        listener.listen(16)
+        port = listener.getsockname()[1]
+        wire.bind(("hole", 3))
+        wire.settimeout(20)
+        packet("198.51.100.7", 5555, "10.9.9.1", port, seq=1000, flags="S")
+        while (answer := wire.recv(2048))[0] >> 4 != 4:  # IPv6 talks of itself
+            pass
+        theirs = struct.unpack_from("!I", answer, 4 * (answer[0] & 15) + 4)[0]
+        entry = wait_for(lambda: next((e for e in at_port(port) if e.state == "syn_recv"), None))
+        with being_dropped(entry[:4]):
+            packet("198.51.100.7", 5555, "10.9.9.1", port, seq=1001, ack=theirs + 1, flags="A")
+            wait_state(entry[:4], "established")
+        assert gained() == {"requested": 1, "dropped": 1, "dropped_established": 1}
+        assert {e.state for e in at_port(port)} == {"listening"}
+
+
+def test_ended_meanwhile():
+    """It is gone altogether when it is to be dropped: not found."""
+    with Pair() as pair:
+        with being_dropped(key_of(pair.client)):
+            pair.close()
+        assert gained() == {"requested": 1, "not_found": 1}
+
+
+def repaired(device):
+    """A connection without a peer: as a checkpointed one is restored."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
+    if device:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+    s.bind(("127.0.0.1", 7001))
+    s.connect(("127.0.0.1", 7002))
+    return s
+
+
+@pytest.mark.parametrize("name,dropped", [("%lo", "bound"), ("", "unbound")])
+def test_twins(name, dropped):
+    """Two connections of the same pair, one of them bound to a device: the one that is named, first, goes."""
+    with repaired(b"lo") as bound, repaired(None) as unbound:
+        sockets = {"bound": bound, "unbound": unbound}
+        write(f"127.0.0.1{name}:7001 127.0.0.1:7002\n")
+        assert gained() == {"requested": 1, "dropped": 1, "dropped_established": 1}
+        state = {key: s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] for key, s in sockets.items()}
+        assert {key for key, value in state.items() if value != 1} == {dropped}
