@@ -30,10 +30,12 @@ def test_5000_connections(load, bench_param):
     before = threads()
     with subprocess.Popen([BENCH, "-c", str(count), "-n", "3", "--hold", "--json"], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
-        assert "holding" in client.stderr.readline()
-        assert kecho.stat("active") == count
-        assert threads() - before < 20
-        client.send_signal(signal.SIGTERM)
+        try:
+            assert "holding" in client.stderr.readline()
+            assert kecho.stat("active") == count
+            assert threads() - before < 20
+        finally:  # it holds until it is told
+            client.send_signal(signal.SIGTERM)
         result = json.loads(client.communicate()[0])
     assert result["messages"] == 3 * count
     assert client.returncode == 0
