@@ -214,6 +214,14 @@ def test_cpus_in_turns(tmp_path, clock, threads):
     assert f"tcg,thread={threads}" in (tmp_path / "words").read_text().split()
 
 
+def test_a_cache_that_is_named_relatively():
+    """apt takes relative names for those of another place."""
+    cache = os.environ.get("KNET_CACHE") or TOP / ".cache"
+    done = subprocess.run([TOP / "vm" / "kernel", "show", KERNEL], text=True, capture_output=True, check=True, cwd=TOP / "vm",
+                          env={**os.environ, "KNET_CACHE": os.path.relpath(cache, TOP / "vm")})
+    assert f"image={Path(cache).resolve()}/kernels/{KERNEL}/" in done.stdout
+
+
 def test_modules_are_rebuilt_when_older_than_their_sources(tmp_path):
     """In a copy of the sources, of one module's, since other guests read this tree's modules."""
     sources = subprocess.run(["git", "-C", TOP, "ls-files"], text=True, capture_output=True, check=True)
