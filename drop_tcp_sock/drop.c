@@ -193,14 +193,16 @@ static void walk_listeners(struct search *s)
 #ifdef TEST_HOOKS
 static unsigned int hook_found_ms;
 module_param(hook_found_ms, uint, 0644);
-MODULE_PARM_DESC(hook_found_ms, "for tests: time that passes between finding a pair's socket and dropping it");
+MODULE_PARM_DESC(hook_found_ms, "for tests: ms between finding a pair and dropping it");
 
 static void hook_found(void)
 {
 	msleep(hook_found_ms);
 }
 #else
-static inline void hook_found(void) {}
+static inline void hook_found(void)
+{
+}
 #endif
 
 static struct sock *lookup(struct net *net, const struct drop_selector *sel, int ifindex)
