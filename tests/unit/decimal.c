@@ -14,7 +14,8 @@ int main(void)
 		char *text = malloc(DECIMAL_MAX), *padded = malloc(9);
 
 		printf("%.*s ", (int)(decimal_put(text, value) - text), text);
-		printf("%.*s\n", (int)(decimal_put_padded(padded, value % 1000000000, 9) - padded), padded);
+		printf("%.*s\n", (int)(decimal_put_padded(padded, value % 1000000000, 9) - padded),
+		       padded);
 		free(text);
 		free(padded);
 	}
