@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
- * decimal.h - numbers as decimal text, for where very many are written: a call of vsnprintf() costs
- * ten times what the digits do.
+ * decimal.h - numbers as decimal text, for where so many are written that vsnprintf() is too slow.
  */
 #ifndef KNET_DECIMAL_H
 #define KNET_DECIMAL_H
