@@ -7,9 +7,9 @@
  * down; the protocol is told of input and answers it. The core never looks at the bytes, the
  * protocol never at a socket. Each module compiles a copy of the core of its own.
  *
- * THE ONE RULE. A protocol's recv, resume, eof and expired run in "pump context": bottom halves
- * are off, the connection's socket spinlock is held, and no process owns the socket. They must
- * not sleep. As one connection is never pumped twice at a time, the protocol's per-connection
+ * THE ONE RULE. A protocol's open, recv, resume, eof and expired run in "pump context": bottom
+ * halves are off, the connection's socket spinlock is held, and no process owns the socket. They
+ * must not sleep. As one connection is never pumped twice at a time, the protocol's per-connection
  * state needs no lock. Only work() runs in process context, without any lock, while the
  * connection is not pumped at all.
  *
@@ -83,6 +83,7 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
 /**
  * struct ksrv_ops - a protocol, as the core calls it
  * @conn_size: bytes of protocol state per connection, zeroed at first; see ksrv_conn_priv()
+ * @open: the connection is there, and no input was offered yet. Pump context; may be NULL.
  * @recv: input has come. Takes bytes in order from @in and answers with ksrv_send() or
  *	ksrv_send_input(). Returns how many bytes it took, or a negative errno, which ends the
  *	connection by a reset. To take fewer than were offered is allowed only after a send that
@@ -96,17 +97,18 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  *	once. NULL: the connection is ended in order, as ksrv_conn_end(conn, KSRV_END_ORDERLY)
  *	does; so must the protocol, now or from @resume or @expired. Pump context.
  * @expired: the deadline of ksrv_conn_deadline() has passed; @kind is the one given there.
- *	NULL: the connection is ended by a reset. Counted under "timeouts" by the core. Pump
- *	context.
+ *	Returns whether that was a time-out, to be counted under "timeouts"; or else it has set
+ *	another deadline. NULL: the connection is ended by a reset. Pump context.
  * @work: what was deferred, in process context; may sleep. Then @resume is called.
  * @close: the connection is being freed; may sleep. May be NULL.
  */
 struct ksrv_ops {
 	size_t conn_size;
+	void (*open)(struct ksrv_conn *conn);
 	int (*recv)(struct ksrv_conn *conn, struct ksrv_input *in);
 	int (*resume)(struct ksrv_conn *conn);
 	void (*eof)(struct ksrv_conn *conn);
-	void (*expired)(struct ksrv_conn *conn, unsigned int kind);
+	bool (*expired)(struct ksrv_conn *conn, unsigned int kind);
 	void (*work)(struct ksrv_conn *conn);
 	void (*close)(struct ksrv_conn *conn);
 };
@@ -123,6 +125,9 @@ struct ksrv_ops {
  * @fastpath: 0: only workers pump; 1: the receive softirq pumps when it can
  * @max_conns: connections; one more is reset at once
  * @idle_timeout: seconds without a byte either way; 0 never; NULL: the protocol sets deadlines
+ * @max_conns_per_ip: connections from one address, of IPv6 from one /64; one more is reset at once;
+ *	0 no bound; NULL: addresses are not counted
+ * @counters: names of what the protocol counts by ksrv_conn_count(), ended by a NULL; may be NULL
  */
 struct ksrv_service {
 	const char *name;
@@ -135,6 +140,8 @@ struct ksrv_service {
 	const struct ksrv_uint *fastpath;
 	const struct ksrv_uint *max_conns;
 	const struct ksrv_uint *idle_timeout;
+	const struct ksrv_uint *max_conns_per_ip;
+	const char *const *counters;
 };
 
 /* The parameters that every server has, under the names that its users know. */
@@ -240,6 +247,30 @@ enum ksrv_end {
  * Return: whether this call was the first.
  */
 bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how);
+
+/**
+ * ksrv_conn_finish() - say no more: what was sent still arrives, then FIN
+ * @conn: a connection, in pump context, with all that it has to say sent in full
+ *
+ * Were input left unread, or came it later, closing would make core TCP send RST, which may
+ * overtake what the peer has not read yet. So input is read and thrown away until the peer's FIN,
+ * for at most KSRV_LINGER_SECONDS. The protocol is not called again but for @close. If the last
+ * ksrv_send() had @more set, the FIN shares its segment.
+ */
+void ksrv_conn_finish(struct ksrv_conn *conn);
+
+/**
+ * ksrv_conn_unacked() - whether the peer has yet to acknowledge some of what was sent
+ * @conn: a connection, in pump context
+ */
+bool ksrv_conn_unacked(struct ksrv_conn *conn);
+
+/**
+ * ksrv_conn_count() - count something
+ * @conn: a connection, in pump context
+ * @which: place in ksrv_service.counters, from 0
+ */
+void ksrv_conn_count(struct ksrv_conn *conn, unsigned int which);
 
 /**
  * ksrv_conn_defer() - have the protocol's work() called in process context

@@ -72,12 +72,22 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 		ksrv_count(conn->srv, KSRV_ERRORS, 1);
 }
 
+/* Return: the connection, or an ERR_PTR(): -EUSERS for too many, -ENOMEM. */
 static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)
 {
-	struct ksrv_conn *conn = kmem_cache_zalloc(srv->cache, GFP_KERNEL);
+	struct ksrv_conn *conn;
+	int err;
 
+	if (atomic_read(&srv->active) >= ksrv_uint(srv->svc->max_conns))
+		return ERR_PTR(-EUSERS);
+	conn = kmem_cache_zalloc(srv->cache, GFP_KERNEL);
 	if (!conn)
-		return NULL;
+		return ERR_PTR(-ENOMEM);
+	err = ksrv_peer_get(srv, sock->sk, &conn->peer);
+	if (err) {
+		kmem_cache_free(srv->cache, conn);
+		return ERR_PTR(err);
+	}
 	conn->srv = srv;
 	conn->sock = sock;
 	conn->flags = BIT(KSRV_C_OPENING);
@@ -103,18 +113,16 @@ static void refuse(struct ksrv_server *srv, struct socket *sock, enum ksrv_count
  * @srv: the server
  * @sock: the socket; taken over, whatever happens
  *
- * The accept worker calls this. Above max_conns, or without memory, the socket is reset.
+ * The accept worker calls this. Above max_conns or max_conns_per_ip, or without memory, the socket
+ * is reset.
  */
 void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 {
-	struct ksrv_conn *conn = NULL;
+	struct ksrv_conn *conn = alloc_conn(srv, sock);
 	struct sock *sk = sock->sk;
-	bool full = atomic_read(&srv->active) >= ksrv_uint(srv->svc->max_conns);
 
-	if (!full)
-		conn = alloc_conn(srv, sock);
-	if (!conn) {
-		refuse(srv, sock, full ? KSRV_REJECTED : KSRV_ERRORS);
+	if (IS_ERR(conn)) {
+		refuse(srv, sock, PTR_ERR(conn) == -EUSERS ? KSRV_REJECTED : KSRV_ERRORS);
 		return;
 	}
 	/* On the list first: a connection that dies at once is to be found there by its release. */
@@ -129,6 +137,8 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	attach(conn, sk);
 	ksrv_count(srv, KSRV_ACCEPTED, 1);
 	clear_bit(KSRV_C_OPENING, &conn->flags);
+	if (srv->svc->ops->open)
+		srv->svc->ops->open(conn);
 	/* Data, FIN or RST may have come before the callbacks were there: look once. */
 	ksrv_pump(conn, false);
 	ksrv_state_change(sk);
@@ -193,6 +203,7 @@ static void release_work(struct work_struct *work)
 
 	mutex_lock(&srv->conns_mutex);
 	list_del(&conn->node);
+	ksrv_peer_put(srv, conn->peer);
 	mutex_unlock(&srv->conns_mutex);
 
 	if (srv->svc->ops->close)

@@ -12,6 +12,7 @@
 #include <linux/mm_types_task.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
+#include <linux/siphash.h>
 #include <linux/skbuff.h>
 #include <linux/wait.h>
 #include <linux/workqueue.h>
@@ -35,11 +36,22 @@
 #define KSRV_RETRY_MAX HZ
 /* How often deadlines are looked at, in jiffies. */
 #define KSRV_SWEEP_PERIOD HZ
+/* How long input is thrown away after ksrv_conn_finish(), until the peer's FIN. */
+#define KSRV_LINGER_SECONDS 5
+/* log2 of the buckets that peers' addresses are found by. */
+#define KSRV_PEER_BITS 10
 
 enum ksrv_conn_flag {
 	KSRV_C_DYING,
 	KSRV_C_ASLEEP,
 	KSRV_C_OPENING,
+};
+
+/* Stages of ksrv_conn_finish(). */
+enum ksrv_finish {
+	KSRV_F_NO,
+	KSRV_F_ASKED,
+	KSRV_F_LINGERING,
 };
 
 /* What a server counts; one line each in /proc/net/stat/NAME, in this order. */
@@ -66,6 +78,8 @@ enum ksrv_counter {
  * @ready: connections for @io, as they came; many producers, @io is the one consumer
  * @rest: what @io took from @ready and has not come to; its own
  *
+ * @own: this CPU's part of the protocol's counters; bottom halves off
+ *
  * One worker for all the connections that a CPU finds ready costs a fraction of what a work item
  * for each would.
  */
@@ -76,6 +90,19 @@ struct ksrv_cpu {
 	struct work_struct io;
 	struct llist_head ready;
 	struct llist_node *rest;
+	u64 own[];
+};
+
+/**
+ * struct ksrv_peer - an address that connections come from
+ * @node: in a bucket of ksrv_server.peers
+ * @addr: the address, IPv4 as ::ffff:a.b.c.d, of any other only the first 64 bits
+ * @conns: its connections; it is freed with the last
+ */
+struct ksrv_peer {
+	struct hlist_node node;
+	struct in6_addr addr;
+	unsigned int conns;
 };
 
 /**
@@ -93,7 +120,9 @@ struct ksrv_cpu {
  * @accept: accept worker; delayed after a failure that time may cure
  * @accept_pause: next such delay, jiffies; the accept worker's own
  * @sweep: looks at every connection's deadline each KSRV_SWEEP_PERIOD
- * @conns_mutex: guards @conns
+ * @conns_mutex: guards @conns and @peers
+ * @peers: by address, who the connections come from; NULL where nobody asks
+ * @peer_key: secret, so that nobody can choose addresses that share a bucket
  * @conns: every connection that has not left (stage 4 of ksrv.h)
  * @active: connections that are not freed yet; only created and freed change it
  * @idle: woken when @active becomes 0
@@ -112,7 +141,9 @@ struct ksrv_server {
 	struct delayed_work accept;
 	unsigned long accept_pause;
 	struct delayed_work sweep;
-	struct mutex conns_mutex; /* guards conns */
+	struct mutex conns_mutex; /* guards conns and peers */
+	struct hlist_head *peers;
+	siphash_key_t peer_key;
 	struct list_head conns;
 	atomic_t active;
 	wait_queue_head_t idle;
@@ -123,6 +154,7 @@ struct ksrv_server {
  * @srv: its server
  * @sock: its socket; closed by the release worker only
  * @node: in ksrv_server.conns
+ * @peer: whose connection it is, where addresses are counted
  * @flags: enum ksrv_conn_flag
  * @end: enum ksrv_end; written by whoever set KSRV_C_DYING
  * @later: runs work(), and pumps again after a pause where memory was short
@@ -138,6 +170,7 @@ struct ksrv_server {
  * @deferred: (pump) the protocol asked for work()
  * @unfinished: (pump) resume is due before input is offered again
  * @eof_told: (pump) the protocol was told of the end of input
+ * @finish: (pump) enum ksrv_finish
  * @retry: (pump) next pause where memory was short, jiffies
  * @deadline_kind: (pump) what ksrv_conn_deadline() was given
  * @deadline: (pump) jiffies, 0 for none; the sweep reads it without the lock, then again with it
@@ -152,6 +185,7 @@ struct ksrv_conn {
 	struct ksrv_server *srv;
 	struct socket *sock;
 	struct list_head node;
+	struct ksrv_peer *peer;
 	unsigned long flags;
 	enum ksrv_end end;
 	struct delayed_work later;
@@ -166,6 +200,7 @@ struct ksrv_conn {
 	bool deferred;
 	bool unfinished;
 	bool eof_told;
+	u8 finish;
 	u16 retry;
 	u16 deadline_kind;
 	unsigned long deadline;
@@ -217,7 +252,7 @@ static inline void ksrv_count_bh(struct ksrv_server *srv, enum ksrv_counter what
 void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock);
 void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
-void ksrv_pump_expired(struct ksrv_conn *conn);
+bool ksrv_pump_expired(struct ksrv_conn *conn);
 void ksrv_io_work(struct work_struct *work);
 void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);
@@ -231,6 +266,12 @@ void ksrv_socket_reset(struct socket *sock);
 /* ksrv_listen.c */
 int ksrv_listen_start(struct ksrv_server *srv);
 void ksrv_listen_stop(struct ksrv_server *srv);
+
+/* ksrv_peer.c */
+int ksrv_peer_init(struct ksrv_server *srv);
+void ksrv_peer_uninit(struct ksrv_server *srv);
+int ksrv_peer_get(struct ksrv_server *srv, struct sock *sk, struct ksrv_peer **peer);
+void ksrv_peer_put(struct ksrv_server *srv, struct ksrv_peer *peer);
 
 /* ksrv_sweep.c */
 void ksrv_sweep_work(struct work_struct *work);

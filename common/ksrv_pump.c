@@ -224,6 +224,24 @@ void ksrv_conn_deadline(struct ksrv_conn *conn, unsigned int seconds, unsigned i
 	WRITE_ONCE(conn->deadline, seconds ? (jiffies + (unsigned long)seconds * HZ) ?: 1 : 0);
 }
 
+void ksrv_conn_count(struct ksrv_conn *conn, unsigned int which)
+{
+	__this_cpu_inc(conn->srv->cpu->own[which]);
+}
+
+bool ksrv_conn_unacked(struct ksrv_conn *conn)
+{
+	const struct tcp_sock *tp = tcp_sk(conn->sock->sk);
+
+	return tp->snd_una != tp->write_seq;
+}
+
+void ksrv_conn_finish(struct ksrv_conn *conn)
+{
+	if (!conn->finish)
+		conn->finish = KSRV_F_ASKED;
+}
+
 /* tcp_read_sock() calls this for each buffer, and again for what was not taken of it. */
 static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int off, size_t len)
 {
@@ -235,12 +253,14 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 		return 0;
 	if (!desc->count)
 		return 0;
-	taken = conn->srv->svc->ops->recv(conn, &in);
+	taken = conn->finish ? 0 : conn->srv->svc->ops->recv(conn, &in);
 	if (unlikely(taken < 0)) {
 		ksrv_conn_end(conn, KSRV_END_ERROR);
 		return 0;
 	}
-	if (unlikely(conn->blocked || conn->deferred))
+	if (unlikely(conn->finish))
+		taken = len; /* the last is said: nobody wants the rest */
+	else if (unlikely(conn->blocked || conn->deferred))
 		conn->unfinished = true; /* even if it took all: the end of input has to wait */
 	desc->count -= min_t(size_t, taken, desc->count);
 	desc->written += taken;
@@ -277,10 +297,37 @@ static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
 	    conn->unfinished || conn->eof_told || test_bit(KSRV_C_DYING, &conn->flags))
 		return;
 	conn->eof_told = true;
-	if (ops->eof)
+	if (ops->eof && !conn->finish)
 		ops->eof(conn);
 	else
 		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+}
+
+/*
+ * All is said: sends the FIN, as shutdown() does for a process, and in the segment of the last
+ * answer where that was sent with @more. With the peer's FIN here too, and all before it read,
+ * there is nothing to wait for.
+ */
+static void finish(struct ksrv_conn *conn)
+{
+	struct sock *sk = conn->sock->sk;
+	u32 seq;
+
+	if (test_bit(KSRV_C_DYING, &conn->flags))
+		return;
+	if ((sk->sk_shutdown & RCV_SHUTDOWN) && skb_queue_empty(&sk->sk_receive_queue)) {
+		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+		return;
+	}
+	conn->finish = KSRV_F_LINGERING;
+	ksrv_conn_deadline(conn, KSRV_LINGER_SECONDS, 0);
+	seq = tcp_sk(sk)->write_seq;
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | SEND_SHUTDOWN);
+	sk->sk_prot->shutdown(sk, SEND_SHUTDOWN);
+	/* Without memory for it no FIN was queued, and TCP will not try again. */
+	if (unlikely((1 << sk->sk_state & (TCPF_FIN_WAIT1 | TCPF_LAST_ACK)) &&
+		     tcp_sk(sk)->write_seq == seq))
+		ksrv_conn_end(conn, KSRV_END_ERROR);
 }
 
 /* Brackets of every call of the protocol: what it asked for meanwhile is set going at the end. */
@@ -291,6 +338,8 @@ static void pump_begin(struct ksrv_conn *conn)
 
 static void pump_end(struct ksrv_conn *conn)
 {
+	if (unlikely(conn->finish == KSRV_F_ASKED))
+		finish(conn);
 	conn->in_pump = false;
 	if (unlikely(conn->blocked || conn->deferred))
 		conn->unfinished = true;
@@ -303,16 +352,26 @@ static void pump_end(struct ksrv_conn *conn)
  * @conn: the connection, attached
  *
  * The pump's lock is held.
+ *
+ * Return: whether it was a time-out.
  */
-void ksrv_pump_expired(struct ksrv_conn *conn)
+bool ksrv_pump_expired(struct ksrv_conn *conn)
 {
-	pump_begin(conn);
+	const struct ksrv_ops *ops = conn->srv->svc->ops;
+	bool timeout = true;
+
 	WRITE_ONCE(conn->deadline, 0);
-	if (conn->srv->svc->ops->expired)
-		conn->srv->svc->ops->expired(conn, conn->deadline_kind);
+	if (conn->finish) {
+		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+		return false;
+	}
+	pump_begin(conn);
+	if (ops->expired)
+		timeout = ops->expired(conn, conn->deadline_kind);
 	else
 		ksrv_conn_end(conn, KSRV_END_RESET);
 	pump_end(conn);
+	return timeout;
 }
 
 /**

@@ -28,10 +28,15 @@ static void free_cpus(struct ksrv_server *srv)
 
 static int init_cpus(struct ksrv_server *srv)
 {
+	const char *const *own = srv->svc->counters;
 	struct ksrv_cpu *mine;
+	unsigned int n = 0;
 	int cpu;
 
-	srv->cpu = alloc_percpu(struct ksrv_cpu);
+	while (own && own[n])
+		n++;
+	srv->cpu = (struct ksrv_cpu __percpu *)__alloc_percpu(struct_size(mine, own, n),
+							      __alignof__(*mine));
 	if (!srv->cpu)
 		return -ENOMEM;
 	for_each_possible_cpu(cpu) {
@@ -57,11 +62,14 @@ static int server_init(struct ksrv_server *srv)
 	err = init_cpus(srv);
 	if (err)
 		return err;
+	err = ksrv_peer_init(srv);
+	if (err)
+		goto err_cpu;
 	err = -ENOMEM;
 	srv->cache = kmem_cache_create(name, sizeof(struct ksrv_conn) + srv->svc->ops->conn_size, 0,
 				       0, NULL);
 	if (!srv->cache)
-		goto err_cpu;
+		goto err_peer;
 	srv->io_wq = alloc_workqueue("%s_io", io_flags, 0, name);
 	if (!srv->io_wq)
 		goto err_cache;
@@ -89,6 +97,8 @@ err_io_wq:
 	destroy_workqueue(srv->io_wq);
 err_cache:
 	kmem_cache_destroy(srv->cache);
+err_peer:
+	ksrv_peer_uninit(srv);
 err_cpu:
 	free_cpus(srv);
 	return err;
@@ -121,6 +131,7 @@ static void server_uninit(struct ksrv_server *srv)
 	destroy_workqueue(srv->work_wq);
 	destroy_workqueue(srv->io_wq);
 	kmem_cache_destroy(srv->cache);
+	ksrv_peer_uninit(srv);
 	free_cpus(srv);
 }
 

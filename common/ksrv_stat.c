@@ -20,12 +20,24 @@ static u64 sum(const struct ksrv_server *srv, enum ksrv_counter what)
 	return total;
 }
 
+static u64 sum_own(const struct ksrv_server *srv, unsigned int which)
+{
+	u64 total = 0;
+	int cpu;
+
+	for_each_possible_cpu(cpu)
+		total += READ_ONCE(per_cpu_ptr(srv->cpu, cpu)->own[which]);
+	return total;
+}
+
 static int stat_show(struct seq_file *seq, void *v)
 {
 	struct ksrv_server *srv = seq->private;
 	/* In this order no connection is seen closed that was not seen accepted. */
 	u64 closed = sum(srv, KSRV_CLOSED);
 	u64 accepted = sum(srv, KSRV_ACCEPTED);
+	const char *const *own = srv->svc->counters;
+	unsigned int i;
 
 	seq_printf(seq, "version %d\n", KSRV_STAT_VERSION);
 	seq_printf(seq, "accepted %llu\n", accepted);
@@ -37,6 +49,8 @@ static int stat_show(struct seq_file *seq, void *v)
 	seq_printf(seq, "bytes_in %llu\n", sum(srv, KSRV_BYTES_IN));
 	seq_printf(seq, "bytes_out %llu\n", sum(srv, KSRV_BYTES_OUT));
 	seq_printf(seq, "fastpath_bytes %llu\n", sum(srv, KSRV_FASTPATH_BYTES));
+	for (i = 0; own && own[i]; i++)
+		seq_printf(seq, "%s %llu\n", own[i], sum_own(srv, i));
 	return 0;
 }
 

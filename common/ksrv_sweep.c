@@ -33,10 +33,8 @@ static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
 
 	local_bh_disable();
 	bh_lock_sock(sk);
-	if (!sock_owned_by_user(sk) && !conn->flags && is_due(conn)) {
+	if (!sock_owned_by_user(sk) && !conn->flags && is_due(conn) && ksrv_pump_expired(conn))
 		ksrv_count(srv, KSRV_TIMEOUTS, 1);
-		ksrv_pump_expired(conn);
-	}
 	bh_unlock_sock(sk);
 	local_bh_enable();
 }

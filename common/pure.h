@@ -30,6 +30,7 @@ typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
 
+#define fallthrough __attribute__((__fallthrough__))
 #define ARRAY_SIZE(array) (sizeof(array) / sizeof((array)[0]))
 
 int in4_pton(const char *src, int srclen, u8 *dst, int delim, const char **end);

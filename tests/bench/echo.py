@@ -12,9 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from lib import INSTRUCTIONS, KO_DIR, QUICK, TOOLS, bring, echo, write
+from lib import IDLE_MAX, INSTRUCTIONS, KO_DIR, QUICK, TOOLS, bring, echo, write
 
-IDLE_MAX = 0.005
 PARAMS = Path("/sys/module/kecho/parameters")
 
 # server: name, port, parameters of kecho to set first

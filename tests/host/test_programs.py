@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-"""Proves that bench notices whatever an echo server does wrong, and that the baseline is sound."""
+"""Proves that bench and htstress notice whatever a server does wrong, and that the baselines are sound."""
 
 import contextlib
 import csv
@@ -15,6 +15,7 @@ import pytest
 
 TOP = Path(__file__).resolve().parents[2]
 BENCH = TOP / "userspace" / "bench"
+HTSTRESS = TOP / "userspace" / "htstress"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -176,3 +177,60 @@ def test_csv_and_histogram(baseline, tmp_path):
     buckets = list(csv.DictReader(hist.read_text().splitlines()))
     assert sum(int(b["count"]) for b in buckets) == 100
     assert float(buckets[-1]["share"]) == 1
+
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def htstress(*args, port):
+    return subprocess.run([HTSTRESS, *map(str, args), f"http://127.0.0.1:{port}/"], text=True, capture_output=True, check=False,
+                          timeout=60)
+
+
+@pytest.mark.parametrize("answer", [
+    OK, b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\ncontent-length:2\r\n\r\nok",
+    b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nTrailer: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"])
+def test_htstress_reads_answers(answer):
+    done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Faulty(lambda data: answer * data.count(b"\r\n\r\n")).port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and result["good"] == 6 and result["bad"] == 0, done.stdout
+    done = htstress("-n", 6, "-c", 2, "-k", "-P", 3, "--json", port=Faulty(lambda data: answer * data.count(b"\r\n\r\n")).port)
+    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 6, done.stdout
+
+
+@pytest.mark.parametrize("answer,kind", [
+    (OK + b"x", "wrong_bytes"), (OK * 2, "wrong_bytes"), (OK[:-1], "unanswered"), (b"hello\r\n\r\n", "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\r\n\r\nok", "wrong_bytes"), (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nok\r\n0\r\n\r\n", "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", "wrong_bytes"), (None, "closed_early")])
+def test_a_faulty_http_server_is_found_out(answer, kind):
+    """Each of its answers costs a request, and the rest are asked on a new connection."""
+    done = htstress("-n", 6, "-c", 2, "-k", "--timeout", 1, "--json", port=Faulty(lambda data: answer).port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and result["good"] == 0
+    assert result["errors"][kind] == (2 if kind == "unanswered" else 6), done.stdout
+
+
+def test_bad_answers_are_counted():
+    done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Faulty(lambda data: OK.replace(b"200", b"404")).port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and (result["good"], result["bad"]) == (0, 6)
+    assert not result["errors"]["first"]
+
+
+def test_without_keepalive_the_server_has_to_close():
+    done = htstress("-n", 2, "-c", 2, "--timeout", 1, "--json", port=Faulty(lambda data: OK).port)
+    assert done.returncode == 1 and json.loads(done.stdout)["errors"]["unanswered"] == 2
+
+
+@pytest.mark.parametrize("args,says", [
+    (["-n", "0", "a"], "'0'"), (["-P", "2", "a"], "-P needs -k"), (["-n", "1", "-d", "1", "a"], "-n and -d"), ([], "URL"),
+    (["a", "b"], "'b'"), (["https://a/"], "https://a/"), (["http://"], "http://"), (["http://a:/"], "http://a:/"),
+    (["[::1"], "[::1"), (["http://[::1]x/"], "[::1]x"), (["http://nowhere.invalid/"], "nowhere.invalid"), (["--hold", "a"], "--hold")])
+def test_bad_usage_of_htstress(args, says):
+    done = subprocess.run([HTSTRESS, *args], text=True, capture_output=True, check=False)
+    assert done.returncode == 2
+    assert says in done.stderr

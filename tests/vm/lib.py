@@ -11,6 +11,8 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 KO_DIR = Path(os.environ.get("KO_DIR", "/nonexistent"))
 HOOKS_DIR = KO_DIR.with_name(KO_DIR.name + "+hooks")  # built with the test hooks
 TOP = Path(__file__).resolve().parents[2]
@@ -31,6 +33,12 @@ MODES = {
     "worker": (KO_DIR, {"fastpath": 0}),
     "owned": (HOOKS_DIR, {"hook_owned": 3}),
 }
+
+
+def modes(*names):
+    """Runs a test in these modes alone: what a mode changes is how a connection is pumped, and what does not
+    depend on that is tested in one."""
+    return pytest.mark.parametrize("mode", names, indirect=True)
 
 
 def scaled(count, by=20):

@@ -77,3 +77,38 @@ uint64_t now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	return ts.tv_sec * 1000000000ull + ts.tv_nsec;
 }
+
+void json_string(const char *s, FILE *to)
+{
+	fputc('"', to);
+	for (; *s; s++) {
+		if (*s == '"' || *s == '\\')
+			fprintf(to, "\\%c", *s);
+		else if ((unsigned char)*s < 0x20)
+			fprintf(to, "\\u%04x", *s);
+		else
+			fputc(*s, to);
+	}
+	fputc('"', to);
+}
+
+void csv_string(const char *s, FILE *to)
+{
+	fputc('"', to);
+	for (; *s; s++) {
+		if (*s == '"')
+			fputc('"', to);
+		fputc(*s, to);
+	}
+	fputc('"', to);
+}
+
+double seconds(const char *option, const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (end == text || *end || !(value > 0 && value <= 1e6))
+		die("%s takes a number of seconds above 0, not '%s'", option, text);
+	return value;
+}

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/socket.h>
 
 /**
@@ -42,6 +43,27 @@ struct sockaddr_storage *resolve(const char *host, const char *port, int family,
  * Return: the limit now in force.
  */
 uint64_t raise_nofile(void);
+
+/**
+ * json_string() - write a string of ours or the user's as JSON has it
+ * @s: the string
+ * @to: where to
+ */
+void json_string(const char *s, FILE *to);
+
+/**
+ * csv_string() - write a string as a quoted field of CSV (RFC 4180)
+ * @s: the string
+ * @to: where to
+ */
+void csv_string(const char *s, FILE *to);
+
+/**
+ * seconds() - parse the value of an option that is a duration, or die naming both
+ * @option: the option's name, for the message
+ * @text: its value, above 0
+ */
+double seconds(const char *option, const char *text);
 
 /**
  * now_ns() - CLOCK_MONOTONIC in nanoseconds

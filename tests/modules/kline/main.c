@@ -132,13 +132,14 @@ static void line_work(struct ksrv_conn *conn)
 	line->slept = true;
 }
 
-static void line_expired(struct ksrv_conn *conn, unsigned int kind)
+static bool line_expired(struct ksrv_conn *conn, unsigned int kind)
 {
 	char text[32];
 
 	snprintf(text, sizeof(text), "expired %u\n", kind);
 	send_text(conn, text, false);
 	ksrv_conn_end(conn, KSRV_END_ORDERLY);
+	return true;
 }
 
 static void line_eof(struct ksrv_conn *conn)

@@ -6,8 +6,9 @@ import errno
 import socket
 
 import pytest
-from lib import (PORT, bench, connect, loaded, network_namespace, receive, rmmod, sh,
-                 sysctl)
+from lib import PORT, bench, connect, loaded, modes, network_namespace, receive, rmmod, sh, sysctl
+
+pytestmark = modes("fast")
 
 
 def speaks(host, port=PORT):

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (DEBUG, PORT, UNLOAD_MAX, bench, connect, connected, receive, receive_all, scaled, sh,
-                 socket_memory)
+from lib import (DEBUG, PORT, UNLOAD_MAX, bench, connect, connected, modes, receive, receive_all, scaled,
+                 sh, socket_memory)
 
 
 def alive(sock):
@@ -36,6 +36,7 @@ def closed_by_reset(sock):
         return True
 
 
+@modes("fast")
 def test_max_conns(load):
     """One client more than allowed is reset at once and counted; a place that frees is given."""
     kecho = load("kecho", max_conns=3)
@@ -50,6 +51,7 @@ def test_max_conns(load):
     assert alive(socks[-1])
 
 
+@modes("fast")
 def test_max_conns_live(load):
     kecho = load("kecho", max_conns=1)
     first = connect()
@@ -64,6 +66,7 @@ def test_max_conns_live(load):
     assert kecho.stat("rejected") == 2
 
 
+@modes("fast")
 def test_idle_timeout(load):
     """Without a byte for so long a connection is reset, not before, and counted; a busy one stays."""
     kecho = load("kecho", idle_timeout=3)
@@ -81,6 +84,7 @@ def test_idle_timeout(load):
     assert stats["timeouts"] == 1 and stats["active"] == 1 and stats["errors"] == 0, stats
 
 
+@modes("fast")
 def test_idle_timeout_live(load):
     """The default is an hour; 1 ends the idle soon, 0 never."""
     kecho = load("kecho")
@@ -143,6 +147,7 @@ def test_fastpath_live(load, mode):
     ("fastpath", "2"), ("fastpath", "x"), ("max_conns", "0"), ("max_conns", "16777217"),
     ("idle_timeout", "-1"), ("idle_timeout", "31536001"), ("idle_timeout", ""),
 ])
+@modes("fast")
 def test_bad_value_while_loaded(kecho, klog, name, value):
     """A bad value is refused with EINVAL, named in the log, and the old one stays."""
     old = kecho.get(name)
@@ -155,6 +160,7 @@ def test_bad_value_while_loaded(kecho, klog, name, value):
 
 
 @pytest.mark.parametrize("name", ["port", "addr", "backlog", "bench"])
+@modes("fast")
 def test_fixed_parameters_are_read_only(kecho, name):
     mode = Path("/sys/module/kecho/parameters", name).stat().st_mode & 0o777
     assert mode == 0o444
@@ -232,6 +238,7 @@ def test_many_slow_readers(kecho):
     assert socket_memory(PORT) == 0
 
 
+@modes("fast")
 def test_257_idle_clients(kecho):
     """Idle clients occupy no worker: the 601st is served at once, and rmmod is not held up."""
     idle = [connect() for _ in range(600)]
@@ -243,6 +250,7 @@ def test_257_idle_clients(kecho):
     assert time.monotonic() - began < UNLOAD_MAX
 
 
+@modes("fast")
 def test_accept_failures_do_not_spin(load, klog):
     """Every accept fails for want of memory: a few tries a second, counted, nothing logged."""
     kecho = load("kecho", hooks=True, hook_accept_fails=1)
@@ -255,6 +263,7 @@ def test_accept_failures_do_not_spin(load, klog):
     assert alive(s)
 
 
+@modes("fast")
 def test_listener_killed_from_outside(kecho, klog):
     """'ss -K' on the listener: one log line, clients there go on, no worker spins, reload works."""
     with connect() as s:

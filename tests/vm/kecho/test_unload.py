@@ -5,12 +5,13 @@ import subprocess
 import time
 
 import pytest
-from lib import (BENCH, MODES, UNLOAD_MAX, Server, connect, connected, insmod, receive, rmmod,
+from lib import (BENCH, MODES, UNLOAD_MAX, Server, connect, connected, insmod, modes, receive, rmmod,
                  scaled, slabs)
 
 pytestmark = pytest.mark.boot(minutes=7)
 
 
+@modes("fast")
 def test_load_and_unload_200_times(mode):
     """With a client each time; memory is as before."""
     folder, params = MODES[mode]
@@ -33,11 +34,11 @@ def test_load_and_unload_200_times(mode):
     assert connected(12345) == ""
 
 
-@pytest.mark.parametrize("bench_param", [0, 1])
+@pytest.mark.parametrize("mode,bench_param", [("fast", 0), ("worker", 0), ("worker", 1), ("owned", 0)], indirect=["mode"])
 def test_unload_under_load_50_times(mode, bench_param):
     """rmmod amid the traffic of 200 busy clients returns within a second; clients see the end.
 
-    50 times with the fast path on and off; 10 with the test hook, which is no setting of a user's.
+    50 times with the fast path on and off, and bound to CPUs, which only workers can be; 10 with the test hook, which is no setting of a user's.
     """
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
@@ -60,6 +61,7 @@ def test_unload_under_load_50_times(mode, bench_param):
     assert connected(12345) == ""
 
 
+@modes("fast", "worker")
 def test_unload_while_clients_connect(mode):
     """rmmod amid connections that come and go, 20 times."""
     folder, params = MODES[mode]

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-#include "echoload.h"
+#include "load.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -18,7 +19,6 @@
 
 #include "util.h"
 
-#define PERIOD 65521 /* length of the sequence sent: a prime, so that no message size divides it */
 #define READ_SIZE (256 * 1024)
 #define EVENTS 256
 /* Connects under way at a time, all threads together: fewer than the least listen backlog. */
@@ -35,13 +35,13 @@ struct conn {
 	int fd;
 	enum state state;
 	bool want_write;
-	uint64_t sent; /* place in the stream of the next byte to send */
-	uint64_t received; /* and of the next one due back */
-	uint64_t message_end; /* where the message under way ends */
-	uint64_t messages;
+	size_t sent; /* bytes of the message under way */
+	size_t size;
+	unsigned int requests; /* in the message under way */
+	uint64_t left; /* requests that are to be made, the ones under way included */
 	uint64_t began; /* ns: the message's first byte */
 	uint64_t connect_began;
-	uint32_t offset; /* this connection's place in the sequence */
+	void *own; /* the protocol's */
 };
 
 struct worker {
@@ -55,8 +55,12 @@ struct worker {
 	unsigned int next; /* next connection to connect */
 	unsigned int connect_max;
 	uint64_t made; /* connections made, for the choice of sources */
+	bool going; /* the barrier is passed */
 	int epoll_fd;
+	struct conn **again; /* failed, and to be made again */
+	unsigned int n_again;
 	char *buf;
+	char *own; /* the protocol's, of all its connections */
 	_Atomic uint64_t moved; /* bytes that came back, and connections made */
 	_Atomic uint64_t messages;
 	uint64_t bytes;
@@ -65,7 +69,6 @@ struct worker {
 
 struct run {
 	const struct load_options *opt;
-	char *stream; /* PERIOD bytes, repeated so that any message lies in one piece */
 	pthread_barrier_t go;
 	_Atomic bool stop; /* begin no further message */
 	_Atomic bool give_up; /* nothing has moved for too long */
@@ -79,14 +82,16 @@ struct run {
 	struct worker *workers;
 };
 
+static void start_connect(struct worker *w, struct conn *c);
+
 static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char *what, int err)
 {
+	const struct load_options *opt = w->run->opt;
+
 	if (!w->r.first_error[0])
-		snprintf(w->r.first_error, sizeof(w->r.first_error),
-			 "%s%s%s (connection %u, byte %llu)", what, err ? ": " : "",
-			 err ? strerror(err) : "",
-			 w->index + (unsigned int)(c - w->conns) * w->run->opt->threads,
-			 (unsigned long long)c->received);
+		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u)", what,
+			 err ? ": " : "", err ? strerror(err) : "",
+			 w->index + (unsigned int)(c - w->conns) * opt->threads);
 	(*counter)++;
 	if (c->fd >= 0)
 		close(c->fd);
@@ -94,7 +99,12 @@ static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char
 	if (c->state == CONNECTING)
 		w->connecting--;
 	c->state = FAILED;
-	w->left--;
+	c->left -= c->left > 0;
+	/* From the loop, not from here: a server that is gone would make this go ever deeper. */
+	if (opt->retry && c->left && !w->run->stop && w->going)
+		w->again[w->n_again++] = c;
+	else
+		w->left--;
 }
 
 static void watch(struct worker *w, struct conn *c, bool write_too, int op)
@@ -111,12 +121,15 @@ static void watch(struct worker *w, struct conn *c, bool write_too, int op)
 /* Sends what the socket takes of the message under way. */
 static void push(struct worker *w, struct conn *c)
 {
-	const char *stream = w->run->stream;
+	const struct load_protocol *protocol = w->run->opt->protocol;
+	const char *bytes;
+	size_t len;
 	ssize_t n;
 
-	while (c->sent < c->message_end) {
-		n = send(c->fd, stream + (c->offset + c->sent) % PERIOD, c->message_end - c->sent,
-			 MSG_NOSIGNAL);
+	while (c->sent < c->size) {
+		len = c->size - c->sent;
+		bytes = protocol->bytes(c->own, c->sent, &len);
+		n = send(c->fd, bytes, len, MSG_NOSIGNAL);
 		if (n < 0) {
 			if (errno == EAGAIN || errno == EINTR)
 				break;
@@ -125,8 +138,8 @@ static void push(struct worker *w, struct conn *c)
 		}
 		c->sent += n;
 	}
-	if (c->want_write != (c->sent < c->message_end))
-		watch(w, c, c->sent < c->message_end, EPOLL_CTL_MOD);
+	if (c->want_write != (c->sent < c->size))
+		watch(w, c, c->sent < c->size, EPOLL_CTL_MOD);
 }
 
 static void start_message(struct worker *w, struct conn *c)
@@ -135,7 +148,8 @@ static void start_message(struct worker *w, struct conn *c)
 
 	if (!opt->lean)
 		c->began = opt->mode == LOAD_BURST ? c->connect_began : now_ns();
-	c->message_end = c->sent + opt->size;
+	c->sent = 0;
+	c->size = opt->protocol->request(c->own, c->left, &c->requests);
 	push(w, c);
 }
 
@@ -164,7 +178,8 @@ static void on_connected(struct worker *w, struct conn *c)
 	c->state = OPEN;
 	if (!opt->lean)
 		hist_add(&w->r.connect, now_ns() - c->connect_began);
-	if (opt->mode == LOAD_STEADY) {
+	opt->protocol->open(c->own);
+	if (!w->going) {
 		watch(w, c, false, EPOLL_CTL_MOD);
 		w->left--; /* of the connects; counted anew for the messages */
 	} else {
@@ -177,7 +192,7 @@ static void start_connect(struct worker *w, struct conn *c)
 	const struct load_options *opt = w->run->opt;
 	int one = 1, err;
 
-	c->sent = c->received = c->message_end = 0;
+	c->sent = c->size = 0;
 	c->state = CONNECTING;
 	w->connecting++;
 	c->fd = socket(opt->addr->ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
@@ -219,17 +234,18 @@ static void end_conn(struct worker *w, struct conn *c)
 	w->left--;
 }
 
-static void message_done(struct worker *w, struct conn *c)
+static void message_done(struct worker *w, struct conn *c, unsigned int bad, bool last)
 {
 	const struct load_options *opt = w->run->opt;
 
 	if (!opt->lean)
 		hist_add(&w->r.latency, now_ns() - c->began);
-	c->messages++;
-	atomic_store_explicit(&w->messages, w->messages + 1, memory_order_relaxed);
-	if ((opt->messages && c->messages >= opt->messages) || w->run->stop) {
+	w->r.bad += bad;
+	atomic_store_explicit(&w->messages, w->messages + c->requests - bad, memory_order_relaxed);
+	c->left -= c->requests;
+	if (!c->left || w->run->stop) {
 		end_conn(w, c);
-	} else if (opt->mode == LOAD_RECONNECT) {
+	} else if (last || opt->mode == LOAD_RECONNECT) {
 		close(c->fd);
 		start_connect(w, c);
 	} else {
@@ -239,32 +255,37 @@ static void message_done(struct worker *w, struct conn *c)
 
 static void on_readable(struct worker *w, struct conn *c)
 {
-	const struct load_options *opt = w->run->opt;
-	uint64_t due = c->message_end - c->received;
-	const char *want;
+	const struct load_protocol *protocol = w->run->opt->protocol;
+	const char *what = "not what was asked for came back";
+	enum load_verdict verdict;
+	unsigned int bad = 0;
 	ssize_t n;
 
-	/* One byte more than is due, to notice an answer that is too long. */
-	n = recv(c->fd, w->buf, due < READ_SIZE ? due + 1 : READ_SIZE, 0);
+	n = recv(c->fd, w->buf, READ_SIZE, 0);
 	if (n < 0) {
 		if (errno != EAGAIN && errno != EINTR)
 			fail(w, c, &w->r.broken, "recv", errno);
 		return;
 	}
-	if (n == 0) {
-		fail(w, c, &w->r.short_eof, "closed by the server too early", 0);
-		return;
-	}
-	want = w->run->stream + (c->offset + c->received) % PERIOD;
-	if ((uint64_t)n > due || (!opt->lean && memcmp(w->buf, want, n))) {
-		fail(w, c, &w->r.mismatched, "not what was sent came back", 0);
-		return;
-	}
-	c->received += n;
 	w->bytes += n;
 	atomic_store_explicit(&w->moved, w->moved + n, memory_order_relaxed);
-	if (c->received == c->message_end)
-		message_done(w, c);
+	if (n)
+		verdict = protocol->received(c->own, w->buf, n, &bad, &what);
+	else
+		verdict = protocol->eof(c->own, &bad);
+	switch (verdict) {
+	case LOAD_MORE:
+		if (!n)
+			fail(w, c, &w->r.short_eof, "closed by the server too early", 0);
+		break;
+	case LOAD_DONE:
+	case LOAD_DONE_LAST:
+		message_done(w, c, bad, verdict == LOAD_DONE_LAST);
+		break;
+	case LOAD_WRONG:
+		fail(w, c, &w->r.mismatched, what, 0);
+		break;
+	}
 }
 
 static void on_event(struct worker *w, struct conn *c, uint32_t events)
@@ -288,6 +309,8 @@ static void work_off(struct worker *w)
 	while (w->left && !w->run->give_up) {
 		while (w->next < w->n_conns && w->connecting < w->connect_max)
 			start_connect(w, &w->conns[w->next++]);
+		for (n = w->n_again; n && w->connecting < w->connect_max; n--)
+			start_connect(w, w->again[--w->n_again]);
 		if (!w->left)
 			break;
 		/* No time-out here: arming a timer for every wait would be the client's cost. */
@@ -320,11 +343,13 @@ static void *worker_main(void *arg)
 	unsigned int i;
 
 	w->left = w->n_conns;
-	if (opt->mode == LOAD_STEADY)
+	w->going = opt->mode != LOAD_STEADY;
+	if (!w->going)
 		work_off(w);
 	count_down(run, &run->connecting);
 	pthread_barrier_wait(&run->go);
-	if (opt->mode == LOAD_STEADY) {
+	if (!w->going) {
+		w->going = true;
 		w->left = 0;
 		for (i = 0; i < w->n_conns; i++)
 			w->left += w->conns[i].state == OPEN;
@@ -341,30 +366,37 @@ static void *worker_main(void *arg)
 	return NULL;
 }
 
-static char *make_stream(size_t size)
+/* How many requests connection @index is to make. */
+static uint64_t quota(const struct load_options *opt, unsigned int index)
 {
-	size_t i, len = PERIOD + size;
-	char *stream = malloc(len);
-	uint32_t x = 2463534242u;
+	if (opt->messages)
+		return opt->messages;
+	if (opt->total)
+		return opt->total / opt->conns + (index < opt->total % opt->conns);
+	return UINT64_MAX;
+}
 
-	if (!stream)
-		die("out of memory for messages of %zu bytes", size);
-	for (i = 0; i < PERIOD; i++) {
-		x ^= x << 13;
-		x ^= x >> 17;
-		x ^= x << 5;
-		stream[i] = i < 256 ? (char)i : (char)(x >> 24);
+static void init_conns(struct worker *w)
+{
+	const struct load_options *opt = w->run->opt;
+	unsigned int k, index;
+	struct conn *c;
+
+	for (k = 0; k < w->n_conns; k++) {
+		c = &w->conns[k];
+		index = k * opt->threads + w->index;
+		c->fd = -1;
+		c->own = w->own + k * opt->protocol->state_size;
+		c->left = quota(opt, index);
+		opt->protocol->init(c->own, opt->arg, index);
 	}
-	for (; i < len; i++)
-		stream[i] = stream[i - PERIOD];
-	return stream;
 }
 
 static void start_workers(struct run *run)
 {
 	const struct load_options *opt = run->opt;
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
-	unsigned int i, k, limit;
+	unsigned int i, limit;
 	struct worker *w;
 
 	limit = opt->mode == LOAD_BURST ? opt->conns : CONNECTING_MAX;
@@ -377,16 +409,15 @@ static void start_workers(struct run *run)
 		w->index = i;
 		w->n_conns = opt->conns / opt->threads + (i < opt->conns % opt->threads);
 		w->conns = calloc(w->n_conns, sizeof(*w->conns));
-		w->buf = malloc(READ_SIZE + 1);
+		w->again = calloc(w->n_conns, sizeof(*w->again));
+		w->own = calloc(w->n_conns, opt->protocol->state_size);
+		w->buf = malloc(READ_SIZE);
 		w->connect_max = limit / opt->threads ?: 1;
 		w->epoll_fd = epoll_create1(0);
 		epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, run->wake_fd, &ev);
-		if (!w->conns || !w->buf || w->epoll_fd < 0)
+		if (!w->conns || !w->again || !w->own || !w->buf || w->epoll_fd < 0)
 			die("out of memory or files");
-		for (k = 0; k < w->n_conns; k++) {
-			w->conns[k].fd = -1;
-			w->conns[k].offset = ((uint64_t)k * opt->threads + i) * 7919 % PERIOD;
-		}
+		init_conns(w);
 		if (pthread_create(&w->thread, NULL, worker_main, w))
 			die("cannot start thread %u", i);
 	}
@@ -425,7 +456,7 @@ static void supervise(struct run *run, _Atomic unsigned int *counter, uint64_t e
 			eventfd_write(run->wake_fd, 1);
 		}
 		if (opt->progress)
-			fprintf(stderr, "\r%5.1f s  %llu messages ", (now - began) / 1e9,
+			fprintf(stderr, "\r%5.1f s  %llu answers ", (now - began) / 1e9,
 				(unsigned long long)total(run, true));
 		next = now + (opt->progress ? 100000000 : 1000000000);
 		if (next > end)
@@ -444,7 +475,6 @@ static void run_init(struct run *run, const struct load_options *opt)
 
 	run->opt = opt;
 	run->connecting = run->running = opt->threads;
-	run->stream = make_stream(opt->size);
 	run->wake_fd = eventfd(0, EFD_NONBLOCK);
 	if (run->wake_fd < 0)
 		die("eventfd: %s", strerror(errno));
@@ -463,6 +493,7 @@ static void merge(struct run *run, struct load_result *r)
 	for (i = 0; i < run->opt->threads; i++) {
 		from = &run->workers[i].r;
 		r->messages += run->workers[i].messages;
+		r->bad += from->bad;
 		r->bytes += run->workers[i].bytes;
 		r->connect_failed += from->connect_failed;
 		r->broken += from->broken;
@@ -489,6 +520,21 @@ static void hold_open(void)
 	sigwait(&set, &sig);
 }
 
+void load_complete(struct load_options *opt)
+{
+	const struct sockaddr_in *in = (const struct sockaddr_in *)opt->addr;
+	uint64_t files = raise_nofile();
+
+	if (opt->threads > opt->conns)
+		opt->threads = opt->conns;
+	if (files < opt->conns + 32)
+		die("-c %u needs as many open files, and 'ulimit -n' allows %" PRIu64, opt->conns,
+		    files);
+	opt->spread = opt->addr->ss_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 == 127 &&
+		      (opt->conns > PER_SOURCE || opt->mode == LOAD_RECONNECT);
+	opt->progress = isatty(STDERR_FILENO);
+}
+
 void load_run(const struct load_options *opt, struct load_result *result)
 {
 	struct run run = { 0 };
@@ -501,7 +547,7 @@ void load_run(const struct load_options *opt, struct load_result *result)
 	supervise(&run, &run.connecting, UINT64_MAX);
 	run.cpu = cpustat_read();
 	began = now_ns();
-	end = opt->messages ? UINT64_MAX : began + (uint64_t)(opt->seconds * 1e9);
+	end = opt->messages || opt->total ? UINT64_MAX : began + (uint64_t)(opt->seconds * 1e9);
 	pthread_barrier_wait(&run.go);
 	supervise(&run, &run.running, end);
 	run.stop = true;
@@ -515,4 +561,86 @@ void load_run(const struct load_options *opt, struct load_result *result)
 	merge(&run, result);
 	if (opt->hold)
 		hold_open();
+}
+
+static void write_hist(const struct load_result *r, const char *file)
+{
+	FILE *f = fopen(file, "w");
+
+	if (!f)
+		die("cannot write %s", file);
+	hist_dump(&r->latency, f);
+	if (fclose(f))
+		die("cannot write %s", file);
+}
+
+void load_print_errors(const struct load_result *r)
+{
+	printf("errors: %" PRIu64 " connect, %" PRIu64 " broken, %" PRIu64 " closed early, %" PRIu64
+	       " wrong bytes, %" PRIu64 " unanswered; first: %s\n",
+	       r->connect_failed, r->broken, r->short_eof, r->mismatched, r->unfinished,
+	       r->first_error[0] ? r->first_error : "no answer in time");
+}
+
+void load_json_errors(const struct load_result *r, FILE *to)
+{
+	fprintf(to,
+		"{\"connect\": %" PRIu64 ", \"broken\": %" PRIu64 ", \"closed_early\": %" PRIu64
+		", \"wrong_bytes\": %" PRIu64 ", \"unanswered\": %" PRIu64 ", \"first\": ",
+		r->connect_failed, r->broken, r->short_eof, r->mismatched, r->unfinished);
+	json_string(r->first_error, to);
+	fputc('}', to);
+}
+
+bool load_option(int c, struct load_options *opt, int *family, struct load_output *out)
+{
+	switch (c) {
+	case 'c':
+		opt->conns = number("-c", optarg, 1, 1000000);
+		break;
+	case 't':
+		opt->threads = number("-t", optarg, 1, 1024);
+		break;
+	case '4':
+		*family = AF_INET;
+		break;
+	case '6':
+		*family = AF_INET6;
+		break;
+	case LOAD_OPT_LEAN:
+		opt->lean = true;
+		break;
+	case LOAD_OPT_HOLD:
+		opt->hold = true;
+		break;
+	case LOAD_OPT_TIMEOUT:
+		opt->stall = number("--timeout", optarg, 1, 86400);
+		break;
+	case LOAD_OPT_JSON:
+		out->format = LOAD_JSON;
+		break;
+	case LOAD_OPT_CSV:
+		out->format = LOAD_CSV;
+		break;
+	case LOAD_OPT_LABEL:
+		out->label = optarg;
+		break;
+	case LOAD_OPT_HIST:
+		out->hist_file = optarg;
+		break;
+	default:
+		return false;
+	}
+	return true;
+}
+
+int load_main(const struct load_options *opt, const struct load_output *out)
+{
+	static struct load_result result;
+
+	load_run(opt, &result);
+	out->print[out->format](opt, &result, out->label);
+	if (out->hist_file)
+		write_hist(&result, out->hist_file);
+	return load_failed(&result);
 }

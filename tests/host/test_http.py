@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves khttpd's request parser in user space: a table, every cut of every input, a fuzzer, and another parser.
+
+ASan and UBSan watch; each piece of input has a buffer of its own.
+"""
+
+import os
+import random
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from http_cases import CASES, chunked, get, sized
+
+TOP = Path(__file__).resolve().parents[2]
+SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+SOURCES = [f"-I{TOP}/common", f"-I{TOP}/khttpd", *sorted((TOP / "khttpd").glob("http*.c"))]
+
+
+def build(out, *arguments, compiler="gcc"):
+    subprocess.run([compiler, "-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", *arguments, "-o", out],
+                   check=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def parser(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("unit") / "http_requests", *SANITIZERS, TOP / "tests/unit/http_requests.c", *SOURCES)
+
+
+@pytest.fixture(scope="module")
+def oracle(tmp_path_factory):
+    return build(tmp_path_factory.mktemp("unit") / "http_oracle", TOP / "tests/unit/http_oracle.c", "-lhttp_parser")
+
+
+def show(program, cases, *arguments):
+    """A line for each case."""
+    data = b"".join(b"%d\n%s" % (len(case), case) for case in cases)
+    done = subprocess.run([program, *map(str, arguments)], input=data, capture_output=True, check=False)
+    assert done.returncode == 0, (done.stdout[-500:], done.stderr.decode()[-3000:])
+    return done.stdout.decode().splitlines()
+
+
+def test_table(parser):
+    """Each case comes to its status, or to one whole request."""
+    wrong = []
+    for (name, data, status), line in zip(CASES, show(parser, [data for _, data, _ in CASES]), strict=True):
+        if status in (200, 405):
+            right = re.fullmatch(rf"[A-Z]+/\d/(keep|close)@{len(data)} idle", line)
+        else:
+            right = re.fullmatch(rf"!{status}@\d+", line)
+        if not right:
+            wrong.append(f"{name}: {line} instead of {status}")
+    assert not wrong
+
+
+def test_every_cut(parser):
+    """Cut in two at every offset, and into bytes, every case gives what it gives whole. Of the long ones, whose
+    every byte would be as the next, the middle is shortened."""
+    cases = [data if len(data) < 3000 else data[:1000] + data[-1000:] for _, data, _ in CASES]
+    show(parser, cases + [get() + sized(b"3", b"abc") + chunked(b"1\r\na\r\n0\r\nX: y\r\n\r\n") + get()], "splits")
+
+
+def test_cut_limits(parser):
+    """At the limits as well, where a cut falls before, on and behind the byte that is too many."""
+    cases = [get(b"X: " + b"y" * n) for n in range(70)] + [chunked(b"1;" + b"e" * n + b"\r\nx\r\n0\r\nT: " + b"u" * n + b"\r\n\r\n")
+                                                             for n in range(70)]
+    lines = show(parser, cases, 90, 3, 100)
+    for case, line in zip(cases, lines, strict=True):
+        assert line == show(parser, [case], 90, 3, 100)[0]
+    assert {re.sub("@.*", "", line.split()[0]) for line in lines} >= {"GET/1/keep", "!431", "POST/1/keep"}
+
+
+@pytest.mark.parametrize("line,fields,keeps", [
+    ("1.1", "", True), ("1.1", "Connection: close", False), ("1.1", "connection: Keep-Alive, CLOSE", False),
+    ("1.1", "Connection: x, y", True), ("1.1", "Connection: x\r\nConnection: close", False), ("1.2", "", True),
+    ("1.0", "", False), ("1.0", "Connection: keep-alive", True), ("1.0", "Connection: KEEP-alive", True),
+    ("1.0", "Connection: keep-alive, close", False), ("1.0", "Connection: keep-alives", False), ("1.1", "Connection: clos", True),
+    ("1.0", "Proxy-Connection: keep-alive", False), ("1.1", "X: close", True)])
+def test_keep(parser, line, fields, keeps):
+    data = f"GET / HTTP/{line}\r\nHost: a\r\n{fields}\r\n".replace("\r\n\r\n", "\r\n").encode() + b"\r\n"
+    assert show(parser, [data])[0].split("@")[0] == f"GET/{line[-1]}/{'keep' if keeps else 'close'}"
+
+
+def test_unfinished(parser):
+    """Where a stream that ends too early stands."""
+    data = chunked(b"3\r\nabc\r\n0\r\nT: u\r\n\r\n")
+    head = data.index(b"\r\n\r\n") + 4
+    lines = show(parser, [data[:n] for n in range(len(data) + 1)])
+    assert lines[0] == "idle"
+    assert set(lines[1:head]) == {"more"}
+    assert set(lines[head:-1]) == {"body"}
+    assert lines[-1] == f"POST/1/keep@{len(data)} idle"
+    assert show(parser, [b"\r", b"\r\n", b"\r\nG"]) == ["more", "idle", "more"]
+
+
+def test_pipelined(parser):
+    """Nothing of a request is left over for the next."""
+    rng = random.Random(1)
+    good = [data for _, data, status in CASES if status in (200, 405) and len(data) < 3000]
+    for _ in range(200):
+        several = [rng.choice(good) for _ in range(rng.randint(2, 8))]
+        line = show(parser, [b"".join(several)])[0].split()
+        alone = show(parser, several)
+        offset = 0
+        for one, shown, whole in zip(several, line, alone, strict=False):
+            offset += len(one)
+            assert shown == re.sub("@.*", f"@{offset}", whole.split()[0])
+        assert len(line) == len(several) + 1
+
+
+# What the other parser refuses and this one takes, on purpose; each with its reason.
+ACCEPTED = {
+    rb"(?i)(Content-Length|Transfer-Encoding):[^\r]*\t": "a tab may stand around a value: RFC 9110, 5.6.3",
+    rb"(?i)Connection:([^\r]*,)?[ \t]*,": "empty elements of a list are ignored: RFC 9110, 5.6.1.2",
+    rb"(?i)Transfer-Encoding[^:\r]": "a name that begins as another is one of its own: RFC 9110, 5.1",
+    rb"(?i)Connection:[^\r]*\b(u|up|upg|upgr|upgra|upgrad),": "and so is a connection option: RFC 9110, 7.6.1",
+    rb"(?is)\n0+(;[^\r]*)?\r\n.*(Content-Length|Connection|Transfer-Encoding)": "a trailer field frames nothing: RFC 9110, 6.5.1",
+}
+
+PIECES = [b"GET", b"POST", b"HEAD", b"CONNECT", b"OPTIONS", b" ", b"  ", b"/", b"*", b"http://", b"a", b":80", b"[::1]", b"HTTP/1.1",
+          b"HTTP/1.0", b"HTTP/1.2", b"\r\n", b"\r", b"\n", b"\r\n\r\n", b":", b": ", b"Host", b"Host: a\r\n", b"Content-Length",
+          b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n", b"Transfer-Encoding", b"chunked", b"Connection: close\r\n",
+          b"Connection: keep-alive\r\n", b"Upgrade: x\r\n", b"Connection: upgrade\r\n", b"Expect: 100-continue\r\n", b"3\r\nabc\r\n",
+          b"0\r\n\r\n", b"abc", b"0", b"1", b";", b"=", b",", b'"', b"\\", b"%41", b"%", b"?", b"#", b"\t", b"\x00", b"\x0b", b"\x7f",
+          b"\x80", b"\xff", b"Keep-Alive: 5\r\n", b"HTTP/", b"-", b"X: y\r\n", b"\r\n X", b"Trailer: x\r\n", b"5;a=b\r\nhello\r\n"]
+
+
+def mutate(rng, data):
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        at = rng.randint(0, len(data))
+        match rng.randint(0, 5):
+            case 0:
+                data[at:at] = rng.choice(PIECES)
+            case 1:
+                data[at:at + rng.randint(1, 6)] = b""
+            case 2:
+                data[at:at + 1] = bytes([rng.randrange(256)])
+            case 3:
+                data[at:at + rng.randint(1, 20)] = rng.choice(PIECES)
+            case 4:
+                other = rng.randint(0, len(data))
+                data[at:at] = data[other:other + rng.randint(1, 40)]
+            case 5:
+                data += rng.choice([d for _, d, _ in CASES if len(d) < 3000])
+    return bytes(data)
+
+
+def takes_only_what(mine, other):
+    """Whether each request that one took is the same to the other, up to where that one stopped by itself."""
+    theirs = other.split()
+    for n, request in enumerate(r for r in mine.split() if "@" in r and r[0] != "!"):
+        if request.startswith("CONNECT"):  # to the other, what follows its head is no longer HTTP
+            return True
+        if n >= len(theirs) or theirs[n] != request:
+            return False
+        if "/close@" in request:
+            return True
+    return True
+
+
+def test_differential(parser, oracle):
+    """Whatever this parser takes for a request, Debian's libhttp-parser takes for the same one: of the same
+    length, method and version, and kept alive alike."""
+    rng = random.Random(int(os.environ.get("SEED", "1")))
+    seeds = [data for _, data, _ in CASES if len(data) < 3000]
+    good = [data for _, data, status in CASES if status in (200, 405) and len(data) < 1000]
+    cases = seeds + [mutate(rng, rng.choice(seeds if n % 4 == 0 else good)) for n in range(60000)]
+    cases += [b"".join(rng.choice(PIECES) for _ in range(rng.randint(3, 25))) for _ in range(20000)]
+    mine, theirs = show(parser, cases), show(oracle, cases)
+    taken = sum("@" in line and line[0] != "!" for line in mine)
+    wrong = [(case, a, b) for case, a, b in zip(cases, mine, theirs, strict=True)
+             if not takes_only_what(a, b) and not any(re.search(pattern, case) for pattern in ACCEPTED)]
+    assert taken > 5000, "too few of the inputs are requests for this to tell anything"
+    assert not wrong, f"{len(wrong)} of {len(cases)}: {wrong[:10]}"
+
+
+def test_fuzz(tmp_path):
+    """libFuzzer finds no input, from the table's cases on, that makes a difference when it is cut, or that ASan or
+    UBSan object to. FUZZ_SECONDS: how long, a minute by default."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for n, (_, data, _) in enumerate(CASES):
+        if len(data) < 3000:
+            (corpus / f"{n}").write_bytes(b"\0\0" + data)
+            (corpus / f"{n}-limited").write_bytes(bytes([1 + 2 * (n % 9), n % 256]) + data)
+    target = build(tmp_path / "fuzz", "-fsanitize=fuzzer", *SANITIZERS, TOP / "tests/fuzz/http_parser.c", *SOURCES, compiler="clang")
+    done = subprocess.run([target, f"-max_total_time={os.environ.get('FUZZ_SECONDS', '60')}", "-max_len=4096",
+                           f"-seed={os.environ.get('SEED', '1')}", f"-artifact_prefix={tmp_path}/", corpus],
+                          capture_output=True, text=True, check=False)
+    found = [f"{f.name}: {f.read_bytes()!r}" for f in tmp_path.glob("crash-*")]
+    assert done.returncode == 0, (found, done.stderr[-3000:])
+    assert re.search(r"Done \d{4,} runs", done.stderr), done.stderr[-500:]

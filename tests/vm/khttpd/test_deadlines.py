@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves every deadline and limit, and that an answer to a wrong request reaches its client."""
+
+import contextlib
+import socket
+import time
+
+import pytest
+from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
+from http_cases import MAX_HEADER, chunked, filled, get, sized
+from lib import DEBUG, in_netns, modes, network_namespace, scaled, sh, slabs
+
+GET = get()
+KINDS = ("header", "body", "keepalive", "response")
+
+
+def timeouts(khttpd):
+    stats = khttpd.stats()
+    assert stats["timeouts"] == sum(stats[f"timeouts_{kind}"] for kind in KINDS)
+    return {kind: stats[f"timeouts_{kind}"] for kind in KINDS if stats[f"timeouts_{kind}"]}
+
+
+def fed(sock, data, until, every=0.2):
+    """Sends data a byte at a time until the server has had enough; returns what it said."""
+    sock.setblocking(False)
+    end = time.monotonic() + until
+    for n in range(1 << 30):
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            sock.send(data[n % len(data):][:1])
+        time.sleep(every)
+        with contextlib.suppress(BlockingIOError):
+            sock.setblocking(True)
+            sock.settimeout(0.01)
+            with contextlib.suppress(TimeoutError):
+                return sock.recv(4096)
+            sock.setblocking(False)
+        assert time.monotonic() < end
+    return None
+
+
+def within(began, least, most):
+    took = time.monotonic() - began
+    assert least - 0.1 <= took <= most + SLACK, took
+
+
+@pytest.mark.parametrize("begun", [b"G", b"GET / HTTP/1.1\r\nHost: a\r\nX: ", b"\r"])
+@modes("fast")
+def test_header_deadline(load, begun):
+    """From a request's first byte on, however its bytes drip in: 408, readable, and closed."""
+    khttpd = load("khttpd", request_timeout=2)
+    with client() as s:
+        assert ask(s).status == 200
+        time.sleep(1)
+        began = time.monotonic()
+        s.sendall(begun)
+        answer = parse(fed(s, b"a" if begun != b"\r" else b"", 10) if begun != b"\r" else s.recv(4096))
+        within(began, 2, 4)
+        assert answer.status == 408 and answer.closes()
+    assert timeouts(khttpd) == {"header": 1}
+    assert khttpd.stat("requests") == khttpd.stat("responses_2xx") + khttpd.stat("responses_4xx") == 2
+
+
+@pytest.mark.parametrize("body", [sized(b"1000"), chunked(b"3e8\r\n"), chunked(b"0\r\nX: ")])
+@modes("fast")
+def test_body_deadline(load, body):
+    khttpd = load("khttpd", request_timeout=2)
+    with client() as s:
+        began = time.monotonic()
+        s.sendall(body)
+        answer = parse(fed(s, b"a", 10))
+        within(began, 2, 4)
+        assert answer.status == 408 and answer.closes()
+    assert timeouts(khttpd) == {"body": 1}
+
+
+@modes("fast")
+def test_head_and_body_have_a_time_each(load):
+    khttpd = load("khttpd", request_timeout=3)
+    with client() as s:
+        data = sized(b"3", b"abc")
+        s.sendall(data[:5])
+        time.sleep(2)
+        s.sendall(data[5:-2])
+        time.sleep(2)
+        assert ask(s, data[-2:]).status == 405
+        time.sleep(2)
+        assert ask(s).status == 200
+    assert timeouts(khttpd) == {}
+
+
+@pytest.mark.parametrize("requests", [0, 1, 3])
+@modes("fast")
+def test_keepalive_deadline(load, requests):
+    """An idle connection is closed by FIN, without an answer; each request starts the time anew."""
+    khttpd = load("khttpd", keepalive_timeout=2)
+    with client() as s:
+        began = time.monotonic()
+        for _ in range(requests):
+            ask(s)
+            time.sleep(1.2)
+        if requests:
+            ask(s)
+            began = time.monotonic()
+        assert drain(s) == b""
+        within(began, 2, 4)
+    assert timeouts(khttpd) == {"keepalive": 1}
+
+
+@modes("fast")
+def test_keepalive_longer_than_request(load):
+    """The time for reading an answer does not end a connection whose answer was read."""
+    khttpd = load("khttpd", keepalive_timeout=6, request_timeout=1)
+    with client() as s:
+        ask(s)
+        began = time.monotonic()
+        time.sleep(3)
+        assert ask(s).status == 200
+        began = time.monotonic()
+        assert drain(s) == b""
+        within(began, 6, 8)
+    assert timeouts(khttpd) == {"keepalive": 1}
+
+
+def ended_by_reset(sock):
+    with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+        while sock.recv(1 << 20):
+            pass
+        return False
+    return True
+
+
+def test_unread_answers(load):
+    """Who asks and asks and never reads is reset, and counted; whatever was kept for it is freed."""
+    khttpd = load("khttpd", request_timeout=2)
+    with client() as s:
+        s.setblocking(False)
+        began = time.monotonic()
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                s.send(GET * 1000)
+        khttpd.wait("active", 0, seconds=10)
+        within(began, 2, 6)
+        s.setblocking(True)
+        assert ended_by_reset(s)
+    assert timeouts(khttpd) == {"response": 1}
+
+
+def test_unread_in_the_send_buffer(load):
+    """The same where all answers fit into the send buffer, and the client's window is shut."""
+    khttpd = load("khttpd", request_timeout=2, keepalive_timeout=30)
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        s.connect(("127.0.0.1", HTTP_PORT))
+        s.sendall(GET * 60)
+        khttpd.wait("requests", 60)
+        began = time.monotonic()
+        khttpd.wait("active", 0, seconds=10)
+        within(began, 1.5, 6)
+    assert timeouts(khttpd) == {"response": 1}
+
+
+@modes("fast")
+def test_slow_reader_is_served(load):
+    """Who reads in time is no such client."""
+    khttpd = load("khttpd", request_timeout=3, keepalive_timeout=30)
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+        s.connect(("127.0.0.1", HTTP_PORT))
+        s.sendall(GET * 60)
+        time.sleep(1)
+        data = b""
+        while data.count(b"Hello World!") < 60:
+            data += s.recv(4096)
+        time.sleep(4)
+        assert ask(s).status == 200
+    assert timeouts(khttpd) == {}
+
+
+@modes("fast")
+def test_deadlines_apply_live(load):
+    khttpd = load("khttpd")
+    for name, value in (("keepalive_timeout", "60"), ("request_timeout", "10"), ("max_requests", "0"), ("max_header", "8192"),
+                        ("max_headers", "100"), ("max_body", "1048576"), ("max_conns_per_ip", "0"), ("port", "8081"),
+                        ("addr", "::"), ("backlog", "128"), ("bench", "0"), ("max_conns", "65536")):
+        assert khttpd.get(name) == value
+    with client() as s:
+        khttpd.set("keepalive_timeout", 1)
+        ask(s)
+        assert drain(s) == b""
+    khttpd.set("request_timeout", 1)
+    with client() as s:
+        s.sendall(b"GET")
+        assert read(s).status == 408
+
+
+@pytest.mark.parametrize("name,value", [("keepalive_timeout", "0"), ("keepalive_timeout", "-1"), ("request_timeout", "0"),
+                                        ("max_header", "63"), ("max_header", "1048577"), ("max_headers", "0"),
+                                        ("max_body", "2147483648"), ("max_conns_per_ip", "x"), ("max_requests", "4294967296")])
+@modes("fast")
+def test_bad_parameters(load, klog, name, value):
+    with pytest.raises(OSError, match="Invalid argument"):
+        load("khttpd", **{name: value})
+    khttpd = load("khttpd")
+    before = khttpd.get(name)
+    klog.lines()
+    with pytest.raises(OSError, match="Invalid argument"):
+        khttpd.set(name, value)
+    assert any(f"{name}={value}" in line for line in klog.lines())
+    assert khttpd.get(name) == before
+
+
+@modes("fast")
+def test_limits_apply_live(load):
+    khttpd = load("khttpd")
+    with client() as s:
+        assert ask(s, filled(5000)).status == 200
+        khttpd.set("max_header", 1000)
+        assert ask(s, filled(1000)).status == 200
+        assert ask(s, filled(1001)).status == 431
+    khttpd.set("max_header", MAX_HEADER)
+    khttpd.set("max_headers", 2)
+    with client() as s:
+        assert ask(s, get(b"X: y")).status == 200
+        assert ask(s, get(b"X: y", b"X: y")).status == 431
+    khttpd.set("max_body", 4)
+    with client() as s:
+        assert ask(s, sized(b"4", b"abcd")).status == 405
+        assert ask(s, sized(b"5", b"abcde")).status == 413
+    assert [a.status for a in parse_all(exchange(chunked(b"2\r\nab\r\n2\r\ncd\r\n0\r\n\r\n")))] == [405]
+    assert [a.status for a in parse_all(exchange(chunked(b"2\r\nab\r\n3\r\ncde\r\n0\r\n\r\n")))] == [413]
+    khttpd.set("max_body", 0)
+    assert [a.status for a in parse_all(exchange(sized(b"0")))] == [405]
+    assert [a.status for a in parse_all(exchange(sized(b"1", b"a")))] == [413]
+
+
+def test_error_reaches_a_client_that_goes_on_sending(khttpd):
+    """It sends megabytes more before it reads: no reset takes the answer away."""
+    more = bytes(scaled(4 << 20, 4))
+    for data in (sized(b"100000000"), b"GARBAGE\r\n", get(b"Connection: close")):
+        for _ in range(scaled(10, 5)):
+            with client() as s:
+                s.sendall(data)
+                s.sendall(more)
+                time.sleep(0.05)
+                s.shutdown(socket.SHUT_WR)
+                assert len(parse_all(drain(s))) == 1
+    khttpd.wait("active", 0)
+    assert khttpd.stat("errors") == 0
+
+
+@modes("fast")
+def test_linger_is_bounded(khttpd):
+    """A client that neither closes nor stops sending is got rid of after some five seconds."""
+    with client() as quiet, client() as busy:
+        began = time.monotonic()
+        for s in (quiet, busy):
+            s.sendall(b"GARBAGE\r\n")
+            assert read(s).status == 400
+        busy.settimeout(0.2)
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < began + 20:
+                busy.send(b"x" * 1000)
+                time.sleep(0.05)
+        within(began, 4.5, 9)
+        khttpd.wait("active", 0, seconds=10)
+        within(began, 4.5, 12)
+    stats = khttpd.stats()
+    assert stats["timeouts"] == 0 and stats["closed"] == 2, stats
+
+
+def refused(source, target="127.0.0.1", netns=None):
+    """Whether a new connection from source is reset; or else the connection."""
+    s = None
+    try:
+        s = client(target, source_address=(source, 0))
+        ask(s)
+        return s
+    except (ConnectionError, AssertionError):
+        return True
+
+
+@modes("fast")
+def test_max_conns_per_ip(load):
+    """One more than allowed from an address is reset and counted; another address is served."""
+    khttpd = load("khttpd", max_conns_per_ip=3)
+    held = [refused("127.0.0.1") for _ in range(3)]
+    assert True not in held
+    assert refused("127.0.0.1") is True
+    khttpd.wait("rejected", 1)
+    other = refused("127.0.0.2")
+    assert other is not True
+    held.pop().close()
+    khttpd.wait("active", 3)
+    again = refused("127.0.0.1")
+    assert again is not True
+    assert refused("127.0.0.1") is True
+    khttpd.set("max_conns_per_ip", 0)
+    held += [refused("127.0.0.1") for _ in range(5)]
+    assert True not in held
+    khttpd.set("max_conns_per_ip", 4)  # those there stay, and count
+    assert ask(held[0]).status == 200
+    assert refused("127.0.0.1") is True
+    assert khttpd.stat("rejected") == 3
+
+
+@modes("fast")
+def test_max_conns_per_ip_of_ipv6(load):
+    """A /64 is one client."""
+    with network_namespace("web") as web:
+        for address in ("2001:db8:0:1::1/128", "2001:db8:0:1::2/128", "2001:db8:0:2::1/128"):
+            sh("ip", "-6", "addr", "add", address, "dev", "lo", "nodad", netns=web)
+        khttpd = load("khttpd", netns=web, max_conns_per_ip=2)
+
+        def hold(source):
+            return in_netns(web, lambda: refused(source, "::1"))
+
+        first = hold("2001:db8:0:1::1"), hold("2001:db8:0:1::2")
+        assert True not in first
+        assert hold("2001:db8:0:1::1") is True
+        assert hold("2001:db8:0:1::2") is True
+        second = hold("2001:db8:0:2::1")
+        assert second is not True
+        assert khttpd.stat("rejected") == 2
+        for s in (*first, second):
+            s.close()
+        khttpd.wait("active", 0)
+
+
+@modes("fast")
+def test_peers_are_forgotten(khttpd):
+    """Of 2,000 addresses nothing is left when their connections have gone."""
+    before = slabs(["kmalloc-64"])
+    for n in range(scaled(2000)):
+        with client(source_address=(f"127.1.{n // 250}.{n % 250 + 1}", 0)) as s:
+            ask(s)
+    khttpd.wait("active", 0)
+    after = slabs(["kmalloc-64"])
+    assert DEBUG or after["kmalloc-64"] - before["kmalloc-64"] < 500, (before, after)
+
+
+@modes("fast")
+def test_max_conns(load):
+    khttpd = load("khttpd", max_conns=2)
+    held = [client() for _ in range(2)]
+    for s in held:
+        assert ask(s).status == 200
+    assert refused("127.0.0.1") is True
+    khttpd.wait("rejected", 1)
+    for s in held:
+        s.close()

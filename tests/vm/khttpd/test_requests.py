@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves which request gets which answer, to the byte, in whatever pieces it comes."""
+
+import contextlib
+import random
+import re
+import socket
+import struct
+import time
+from email.utils import parsedate_to_datetime
+
+import pytest
+from answers import HELLO, ask, client, drain, exchange, parse, parse_all, read
+from http_cases import CASES, chunked, get, sized
+from lib import DEBUG, modes, scaled, sysctl
+
+GET = get()
+HEAD = get(line=b"HEAD / HTTP/1.1")
+OPTIONS = get(line=b"OPTIONS * HTTP/1.1")
+ALLOW = "GET, HEAD, OPTIONS"
+
+
+def final(data, head=False):
+    """The last answer in what came back; before it there may be a 100."""
+    answer = parse(data, head)
+    assert answer, data
+    while answer.status == 100:
+        answer = parse(answer.rest, head)
+    assert not answer.rest, answer.rest
+    return answer
+
+
+def check_answer(data, request, status):
+    head = request.lstrip(b"\r\n").startswith(b"HEAD ")
+    answer = final(data, head)
+    assert answer.status == status
+    assert answer.closes() == (status not in (200, 405)) or b"lose" in request or b"1.0" in request or b"CONNECT" in request
+    assert ("allow" in answer.fields) == (status == 405 or (status == 200 and request.startswith(b"OPTIONS")))
+    if request.startswith(b"OPTIONS"):
+        assert answer.fields["allow"] == ALLOW and answer.body == b"" if status == 200 else True
+    elif status == 200 and not head:
+        assert answer.body == HELLO and answer.fields["content-type"] == "text/plain"
+    elif not head:
+        assert re.fullmatch(rb"%d [A-Z][ -~]+\n" % status, answer.body)
+
+
+@pytest.mark.smoke
+@modes("fast", "worker")
+def test_table(khttpd):
+    """Each case of the table gets its status, readable to the last byte, and an answer of its own length."""
+    wrong = []
+    for name, data, status in CASES:
+        try:
+            check_answer(exchange(data), data, status)
+        except (AssertionError, OSError, KeyError) as e:
+            wrong.append(f"{name}: {e!r}"[:300])
+    assert not wrong, wrong
+    stats = khttpd.stats()
+    assert stats["requests"] == len(CASES)
+    assert stats["responses_2xx"] == sum(s == 200 for _, _, s in CASES)
+    assert stats["responses_4xx"] == sum(400 <= s < 500 for _, _, s in CASES)
+    assert stats["responses_5xx"] == sum(s >= 500 for _, _, s in CASES)
+    assert stats["parse_errors"] == sum(s not in (200, 405) for _, _, s in CASES)
+    assert stats["errors"] == 0
+
+
+@modes("fast")
+def test_cuts(khttpd):
+    """In two segments, cut anywhere, the same answer comes: here at some offsets of each case."""
+    rng = random.Random(1)
+    for name, data, status in CASES:
+        if len(data) > 3000:
+            continue
+        for _ in range(scaled(4, 4)):
+            at = rng.randint(0, len(data))
+            try:
+                check_answer(exchange(data[:at], data[at:]), data, status)
+            except (AssertionError, OSError) as e:
+                pytest.fail(f"{name} cut at {at}: {e!r}")
+
+
+def test_every_cut(khttpd):
+    """Several requests in a row at every offset, and byte by byte."""
+    data = GET + sized(b"3", b"abc") + chunked(b"1;e\r\na\r\n0\r\nX: y\r\n\r\n") + HEAD + b"\r\n" + OPTIONS
+    want = [200, 405, 405, 200, 200]
+    for at in range(0, len(data), 7 if DEBUG else 1):
+        answers = parse_all(exchange(data[:at], data[at:]), heads=[3])
+        assert [a.status for a in answers] == want, at
+    assert [a.status for a in parse_all(exchange(*[data[i:i + 1] for i in range(len(data))]), heads=[3])] == want
+
+
+def test_pipelined(khttpd):
+    """A thousand requests of all kinds in a row: as many answers, in order, each of its own length."""
+    rng = random.Random(2)
+    kinds = [(GET, 200, False), (HEAD, 200, True), (OPTIONS, 200, False), (sized(b"5", b"hello"), 405, False),
+             (chunked(b"3\r\nabc\r\n0\r\n\r\n"), 405, False), (get(b"X: " + b"y" * 500), 200, False)]
+    chosen = [rng.choice(kinds) for _ in range(1000)]
+    with client() as s:
+        s.sendall(b"".join(k[0] for k in chosen))
+        s.shutdown(socket.SHUT_WR)
+        answers = parse_all(drain(s), heads={i for i, k in enumerate(chosen) if k[2]})
+    assert [a.status for a in answers] == [k[1] for k in chosen]
+    assert khttpd.stat("requests") == 1000
+
+
+def data_segments(sock):
+    """Segments with data that came: tcpi_data_segs_in."""
+    return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 152)[0]
+
+
+def test_pipelined_answers_share_segments(khttpd):
+    with client() as s:
+        s.sendall(GET)
+        assert read(s).status == 200
+        before = data_segments(s)
+        s.sendall(GET * 16)
+        data = b""
+        while data.count(HELLO) < 16:
+            data += s.recv(1 << 16)
+        assert data_segments(s) == before + 1
+
+
+def test_pipelined_without_reading(load):
+    """More requests and answers than any buffer holds: the server stops reading, and goes on when the client does.
+    Every answer comes, in order."""
+    count = 8000
+    khttpd = load("khttpd", request_timeout=600)
+    with sysctl(ipv4__tcp_rmem="4096 65536 65536", ipv4__tcp_wmem="4096 65536 65536"), client() as s:
+        s.setblocking(False)
+        data = memoryview((GET * 99 + HEAD) * (count // 100))
+        sent = stalled = 0
+        while sent < len(data) and stalled < 20:
+            try:
+                sent += s.send(data[sent:])
+                stalled = 0
+            except BlockingIOError:
+                stalled += 1
+                time.sleep(0.02)
+        assert stalled == 20, "the server takes requests without end from a client that does not read"
+        received = bytearray()
+        while received.count(b"\r\n\r\n") < count:
+            with contextlib.suppress(BlockingIOError):
+                sent += s.send(data[sent:])
+            try:
+                received += s.recv(1 << 20)
+            except BlockingIOError:
+                time.sleep(0.001)
+    answers = bytes(received).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert len(answers) == count
+    assert [n for n, a in enumerate(answers) if not a.endswith(HELLO)] == list(range(99, count, 100))
+    assert khttpd.stat("timeouts") == 0
+
+
+@pytest.mark.parametrize("request_,keeps,says", [
+    (GET, True, None), (get(b"Connection: close"), False, "close"), (get(b"Connection: x, CLOSE"), False, "close"),
+    (get(line=b"GET / HTTP/1.0"), False, "close"), (get(b"Connection: keep-alive", line=b"GET / HTTP/1.0"), True, "keep-alive"),
+    (get(b"Connection: keep-alive"), True, None), (get(line=b"GET / HTTP/1.2"), True, None),
+    (get(b"Connection: close", line=b"HEAD / HTTP/1.1"), False, "close")])
+@modes("fast")
+def test_keep_alive(khttpd, request_, keeps, says):
+    head = request_.startswith(b"HEAD")
+    with client() as s:
+        answer = ask(s, request_, head)
+        assert answer.status == 200 and answer.fields.get("connection") == says
+        if keeps:
+            assert ask(s, request_, head).status == 200
+        else:
+            assert drain(s) == b""
+
+
+def test_requests_behind_the_last(khttpd):
+    """What follows a request that closes is not answered, and does not cost its answer, be it there
+    already or on its way."""
+    for _ in range(scaled(50, 5)):
+        for pieces in ((get(b"Connection: close") + GET * 20,), (get(b"Connection: close"), GET * 20, GET * 20)):
+            assert [a.status for a in parse_all(exchange(*pieces))] == [200]
+    khttpd.set("max_requests", 2)
+    for _ in range(scaled(50, 5)):
+        data = exchange(GET * 2, GET * 20, GET * 20)
+        assert [a.status for a in parse_all(data)] == [200, 200]
+
+
+@modes("fast")
+def test_max_requests(load):
+    khttpd = load("khttpd", max_requests=3)
+    with client() as s:
+        assert [ask(s).closes() for _ in range(3)] == [False, False, True]
+        assert drain(s) == b""
+    khttpd.set("max_requests", 0)
+    with client() as s:
+        assert not any(ask(s).closes() for _ in range(10))
+
+
+def test_expect(khttpd):
+    """100 comes before the body, the answer after it; who may not send a body is told at once."""
+    with client() as s:
+        s.sendall(get(b"Expect: 100-continue", b"Content-Length: 5"))
+        assert s.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        s.sendall(b"hello")
+        assert read(s).status == 200
+        s.sendall(get(b"Expect: 100-continue", b"Transfer-Encoding: chunked"))
+        assert s.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        assert ask(s, b"3\r\nabc\r\n0\r\n\r\n").status == 200
+        assert ask(s, get(b"Expect: 100-continue")).status == 200
+        answer = ask(s, get(b"Expect: 100-continue", b"Content-Length: 5", line=b"POST / HTTP/1.1"))
+        assert answer.status == 405 and answer.closes()
+        assert drain(s) == b""
+    stats = khttpd.stats()
+    assert (stats["responses_1xx"], stats["responses_2xx"], stats["responses_4xx"]) == (2, 3, 1)
+
+
+@modes("fast")
+def test_date(khttpd):
+    """The second of the answer, anew each second."""
+    with client() as s:
+        dates = set()
+        for _ in range(12):
+            before = int(time.time())
+            date = parsedate_to_datetime(ask(s).fields["date"]).timestamp()
+            assert before <= date <= time.time()
+            dates.add(date)
+            time.sleep(0.25)
+    assert len(dates) >= 3
+
+
+@modes("fast")
+def test_head_has_no_body(khttpd):
+    """But the fields that a GET's answer has, of errors too."""
+    with client() as s:
+        get_fields, head_fields = ask(s, GET).fields, ask(s, HEAD, head=True).fields
+        get_fields.pop("date"), head_fields.pop("date")
+        assert get_fields == head_fields
+    for bad in (b"HEAD / HTTP/1.1\r\n\r\n", get(b"X\x00", line=b"HEAD / HTTP/1.1")):
+        answer = final(exchange(bad), head=True)
+        assert answer.status == 400 and int(answer.fields["content-length"]) > 0
+
+
+@modes("fast")
+def test_nothing_of_the_request_in_the_answer(khttpd):
+    secret = b"S3cr3tS3cr3t"
+    for data in (get(b"X: " + secret, line=b"GET /" + secret + b" HTTP/1.1"), get(line=secret + b" / HTTP/1.1"),
+                 get(b"X: " + secret + b"\x00"), get(b"Host: " + secret)):
+        assert secret not in exchange(data)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_half_closed(khttpd, host):
+    """A client that has sent its FIN gets its answer all the same; one in mid-request gets FIN."""
+    assert [a.status for a in parse_all(exchange(GET * 3, host=host))] == [200] * 3
+    assert exchange(GET[:20], host=host) == b""
+    assert exchange(host=host) == b""
+    khttpd.wait("active", 0)
+    assert khttpd.stat("errors") == 0

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+#include "http.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "util.h"
+
+#define LINE_MAX_LEN 1024 /* of a line of an answer; what is longer is wrong or of no interest */
+
+enum part { STATUS, FIELDS, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, CLOSED };
+
+struct state {
+	const struct http *http;
+	unsigned int due; /* answers that are to come, the one at hand included */
+	unsigned int bad;
+	enum part part;
+	unsigned int status;
+	bool close; /* the server closes behind this answer */
+	bool chunked;
+	bool sized;
+	uint64_t left; /* bytes of the body, or of the chunk */
+	size_t line_len;
+	char line[LINE_MAX_LEN];
+};
+
+void http_init(struct http *http)
+{
+	unsigned int i;
+
+	http->many = malloc(http->request_len * http->depth);
+	if (!http->many)
+		die("out of memory for %u requests at a time", http->depth);
+	for (i = 0; i < http->depth; i++)
+		memcpy(http->many + i * http->request_len, http->request, http->request_len);
+}
+
+static void init(void *state, void *arg, unsigned int index)
+{
+	struct state *s = state;
+
+	(void)index;
+	s->http = arg;
+}
+
+static void on_open(void *state)
+{
+	struct state *s = state;
+
+	s->part = STATUS;
+	s->line_len = 0;
+}
+
+static size_t request(void *state, uint64_t max, unsigned int *requests)
+{
+	struct state *s = state;
+
+	s->due = max < s->http->depth ? max : s->http->depth;
+	s->bad = 0;
+	*requests = s->due;
+	return s->due * s->http->request_len;
+}
+
+static const char *bytes(void *state, size_t offset, size_t *len)
+{
+	const struct state *s = state;
+
+	(void)len;
+	return s->http->many + offset;
+}
+
+/* Whether @name is that of the field in @line; then @value is its value. */
+static bool field_is(const char *line, const char *name, const char **value)
+{
+	size_t len = strlen(name);
+
+	if (strncasecmp(line, name, len) || line[len] != ':')
+		return false;
+	*value = line + len + 1 + strspn(line + len + 1, " \t");
+	return true;
+}
+
+static const char *on_status(struct state *s)
+{
+	unsigned int minor;
+
+	if (sscanf(s->line, "HTTP/1.%u %3u", &minor, &s->status) != 2 || s->status < 100)
+		return "no status line came";
+	s->close = minor == 0;
+	s->chunked = s->sized = false;
+	s->left = 0;
+	s->part = FIELDS;
+	return NULL;
+}
+
+/* One answer is complete. */
+static void answered(struct state *s)
+{
+	s->part = STATUS;
+	if (s->status < 200)
+		return; /* another follows */
+	s->bad += s->status >= 300;
+	s->due--;
+	if (s->close || !s->http->keep)
+		s->part = CLOSED;
+}
+
+static const char *on_field(struct state *s)
+{
+	const char *value;
+	char *end;
+
+	if (!s->line_len) {
+		if (s->status < 200 || s->status == 204 || s->status == 304)
+			answered(s);
+		else if (s->chunked)
+			s->part = CHUNK_SIZE;
+		else if (!s->sized)
+			return "an answer came without Content-Length and not chunked";
+		else if (s->left)
+			s->part = BODY;
+		else
+			answered(s);
+	} else if (field_is(s->line, "Content-Length", &value)) {
+		s->left = strtoull(value, &end, 10);
+		if (end == value || *end || s->sized)
+			return "a wrong Content-Length came";
+		s->sized = true;
+	} else if (field_is(s->line, "Transfer-Encoding", &value)) {
+		s->chunked = !strcasecmp(value, "chunked");
+	} else if (field_is(s->line, "Connection", &value)) {
+		s->close = !strncasecmp(value, "close", 5) ||
+			   (s->close && strncasecmp(value, "keep-alive", 10));
+	}
+	return NULL;
+}
+
+static const char *on_line(struct state *s)
+{
+	char *end;
+
+	switch (s->part) {
+	case STATUS:
+		return on_status(s);
+	case FIELDS:
+		return on_field(s);
+	case CHUNK_SIZE:
+		s->left = strtoull(s->line, &end, 16);
+		if (end == s->line || (*end && *end != ';'))
+			return "a wrong chunk size came";
+		s->part = s->left ? CHUNK : TRAILER;
+		return NULL;
+	case CHUNK_END:
+		s->part = CHUNK_SIZE;
+		return s->line_len ? "a chunk is longer than its size" : NULL;
+	default: /* TRAILER */
+		if (!s->line_len)
+			answered(s);
+		return NULL;
+	}
+}
+
+/* Takes bytes up to the end of a line; of a long one only the beginning is kept. */
+static size_t take_line(struct state *s, const char *buf, size_t n, const char **what)
+{
+	const char *lf = memchr(buf, '\n', n);
+	size_t len = lf ? (size_t)(lf - buf) : n;
+	size_t room = sizeof(s->line) - 1 - s->line_len;
+
+	memcpy(s->line + s->line_len, buf, len < room ? len : room);
+	s->line_len += len < room ? len : room;
+	if (!lf)
+		return n;
+	if (s->line_len && s->line[s->line_len - 1] == '\r')
+		s->line_len--;
+	s->line[s->line_len] = 0;
+	*what = on_line(s);
+	s->line_len = 0;
+	return len + 1;
+}
+
+static size_t take_body(struct state *s, size_t n)
+{
+	size_t len = s->left < n ? s->left : n;
+
+	s->left -= len;
+	if (!s->left) {
+		if (s->part == BODY)
+			answered(s);
+		else
+			s->part = CHUNK_END;
+	}
+	return len;
+}
+
+static enum load_verdict received(void *state, const char *buf, size_t n, unsigned int *bad,
+				  const char **what)
+{
+	struct state *s = state;
+	size_t at = 0;
+
+	*what = NULL;
+	while (at < n && !*what) {
+		if (s->part == CLOSED || !s->due)
+			*what = "more came than was asked for";
+		else if (s->part == BODY || s->part == CHUNK)
+			at += take_body(s, n - at);
+		else
+			at += take_line(s, buf + at, n - at, what);
+	}
+	if (*what)
+		return LOAD_WRONG;
+	if (s->due || s->part == CLOSED)
+		return LOAD_MORE;
+	*bad = s->bad;
+	return LOAD_DONE;
+}
+
+/* The server has closed: right behind the last answer that it announced, or that was asked for. */
+static enum load_verdict eof(void *state, unsigned int *bad)
+{
+	struct state *s = state;
+
+	if (s->part != CLOSED || s->due)
+		return LOAD_MORE;
+	*bad = s->bad;
+	return LOAD_DONE_LAST;
+}
+
+const struct load_protocol http_protocol = {
+	.state_size = sizeof(struct state),
+	.init = init,
+	.open = on_open,
+	.request = request,
+	.bytes = bytes,
+	.received = received,
+	.eof = eof,
+};

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+#include "server.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "util.h"
+
+#define EVENTS 256
+#define BUFFER (64 * 1024)
+
+/* A client. Its buffer exists only while the socket did not take all of an answer. */
+struct client {
+	int fd;
+	unsigned int state; /* the answering function's */
+	bool last; /* close when all is sent */
+	char *held;
+	size_t held_off;
+	size_t held_len;
+};
+
+static char scratch[BUFFER];
+static int epoll_fd;
+
+static server_answer answer_of;
+
+static void usage(FILE *to, const char *name, const char *port)
+{
+	fprintf(to,
+		"usage: %s [-a ADDRESS] [-p PORT] [-b BACKLOG]\n"
+		"  -a ADDRESS  address to listen on (default ::, which is IPv4 too)\n"
+		"  -p PORT     TCP port (default %s)\n"
+		"  -b BACKLOG  accept queue (default 4096)\n",
+		name, port);
+}
+
+static void client_close(struct client *c)
+{
+	close(c->fd);
+	free(c->held);
+	free(c);
+}
+
+static void client_watch(struct client *c, uint32_t events)
+{
+	struct epoll_event ev = { .events = events, .data.ptr = c };
+
+	epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
+}
+
+/* Keeps what the socket did not take and waits for room, reading nothing meanwhile. */
+static bool client_hold(struct client *c, const char *data, size_t len)
+{
+	c->held = malloc(len);
+	if (!c->held)
+		return false;
+	memcpy(c->held, data, len);
+	c->held_off = 0;
+	c->held_len = len;
+	client_watch(c, EPOLLOUT);
+	return true;
+}
+
+static void on_readable(struct client *c)
+{
+	ssize_t got = read(c->fd, scratch, sizeof(scratch));
+	const char *text = scratch;
+	ssize_t put;
+
+	if (got < 0 && (errno == EAGAIN || errno == EINTR))
+		return;
+	if (got <= 0) {
+		client_close(c);
+		return;
+	}
+	got = answer_of(&c->state, &text, got, &c->last);
+	put = got ? send(c->fd, text, got, MSG_NOSIGNAL) : 0;
+	if (put == got) {
+		if (c->last)
+			client_close(c);
+		return;
+	}
+	if (put < 0 && errno != EAGAIN && errno != EINTR) {
+		client_close(c);
+		return;
+	}
+	if (put < 0)
+		put = 0;
+	if (!client_hold(c, text + put, got - put))
+		client_close(c);
+}
+
+static void on_writable(struct client *c)
+{
+	ssize_t put = send(c->fd, c->held + c->held_off, c->held_len - c->held_off, MSG_NOSIGNAL);
+
+	if (put < 0) {
+		if (errno != EAGAIN && errno != EINTR)
+			client_close(c);
+		return;
+	}
+	c->held_off += put;
+	if (c->held_off < c->held_len)
+		return;
+	if (c->last) {
+		client_close(c);
+		return;
+	}
+	free(c->held);
+	c->held = NULL;
+	client_watch(c, EPOLLIN);
+}
+
+static void on_accept(int listener)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	struct client *c;
+	int fd, one = 1;
+
+	while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
+		c = calloc(1, sizeof(*c));
+		if (!c) {
+			close(fd);
+			continue;
+		}
+		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+		c->fd = fd;
+		ev.data.ptr = c;
+		if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev))
+			client_close(c);
+	}
+}
+
+static int open_listener(const char *addr, const char *port, int backlog)
+{
+	struct sockaddr_storage *ss;
+	int fd, one = 1, zero = 0;
+	socklen_t len;
+
+	ss = resolve(addr, port, AF_UNSPEC, true, &len);
+	fd = socket(ss->ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		die("socket: %s", strerror(errno));
+	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (ss->ss_family == AF_INET6)
+		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
+	if (bind(fd, (struct sockaddr *)ss, len) || listen(fd, backlog))
+		die("cannot listen on %s port %s: %s", addr, port, strerror(errno));
+	free(ss);
+	return fd;
+}
+
+int server_main(int argc, char **argv, const char *port, server_answer answer)
+{
+	struct epoll_event events[EVENTS], ev = { .events = EPOLLIN };
+	const char *addr = "::",
+		   *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+	const char *default_port = port;
+	int listener, opt, n, i, backlog = 4096;
+	struct client *c;
+
+	while ((opt = getopt(argc, argv, "a:p:b:h")) != -1) {
+		switch (opt) {
+		case 'a':
+			addr = optarg;
+			break;
+		case 'p':
+			port = optarg;
+			break;
+		case 'b':
+			backlog = number("-b", optarg, 1, 1 << 20);
+			break;
+		case 'h':
+			usage(stdout, name, default_port);
+			return 0;
+		default:
+			usage(stderr, name, default_port);
+			return 2;
+		}
+	}
+	if (optind != argc) {
+		usage(stderr, name, default_port);
+		return 2;
+	}
+	answer_of = answer;
+	raise_nofile();
+	listener = open_listener(addr, port, backlog);
+	epoll_fd = epoll_create1(0);
+	if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev))
+		die("epoll: %s", strerror(errno));
+
+	for (;;) {
+		n = epoll_wait(epoll_fd, events, EVENTS, -1);
+		for (i = 0; i < n; i++) {
+			c = events[i].data.ptr;
+			if (!c)
+				on_accept(listener);
+			else if (c->held)
+				on_writable(c);
+			else
+				on_readable(c);
+		}
+	}
+}
