@@ -77,7 +77,6 @@ enum ksrv_counter {
  * @io: I/O worker: pumps the connections of @ready
  * @ready: connections for @io, as they came; many producers, @io is the one consumer
  * @rest: what @io took from @ready and has not come to; its own
- *
  * @own: this CPU's part of the protocol's counters; bottom halves off
  *
  * One worker for all the connections that a CPU finds ready costs a fraction of what a work item

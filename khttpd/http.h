@@ -2,7 +2,7 @@
 /*
  * http.h - an incremental parser of HTTP/1.x requests (RFC 9110, RFC 9112)
  *
- * Pure: it keeps some forty bytes between calls and no input, so any cut of a stream into pieces
+ * Pure: it keeps 48 bytes between calls and no input, so any cut of a stream into pieces
  * gives the same result. It is strict: what two readers could take for two different requests is
  * no request. docs/khttpd.md has the table of what gets which status.
  */
