@@ -267,14 +267,15 @@ def test_namespace(load):
 
 @modes("fast")
 def test_ends_survive_loss(load):
-    """The last answer and the FIN behind it arrive though segments are lost."""
+    """The last answer and the FIN behind it arrive though segments are lost, and lost again for longer than a client may
+    take by default."""
     with network_namespace("a") as a, network_namespace("b") as b:
         sh("ip", "link", "add", "va", "netns", a, "type", "veth", "peer", "name", "vb", "netns", b)
         for ns, dev, address in ((a, "va", "10.9.0.1/24"), (b, "vb", "10.9.0.2/24")):
             sh("ip", "addr", "add", address, "dev", dev, netns=ns)
             sh("ip", "link", "set", dev, "up", netns=ns)
-            sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", netns=ns)
-        load("khttpd", netns=a)
+            sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "10%", netns=ns)
+        load("khttpd", netns=a, request_timeout=600)
         count = scaled(100, 3)
         for kind in (["-n", count, "-c", "20"], ["-n", count, "-c", "20", "-k"]):
             result = json.loads(sh(HTSTRESS, *kind, "--timeout", "120", "--json", "http://10.9.0.1:8081/", netns=b).stdout)

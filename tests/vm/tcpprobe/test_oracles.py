@@ -167,7 +167,8 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     assert max(line.sacked_out for line in near) > 0
     # OutSegs leaves out what is sent again. What TIME-WAIT answers has no socket any more.
     assert 0 <= sent + retransmitted - sum(line.type == SEND for line in near) <= 3 + missed
-    assert sum(line.type == SETUP for line in near) == sum(line.type == SETUP for line in far) == 1
+    setups = [sum(line.type == SETUP for line in end) for end in (near, far)]
+    assert max(setups) <= 1 and 2 - missed <= sum(setups)
     # What the far end sent, and what came through to it: the device's own account.
     assert 0 <= sum(out for out, _ in capture.packets) - sum(line.type == SEND for line in far) <= 3 + missed
     arrived = [length for out, length in capture.packets if not out]
