@@ -3,6 +3,7 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import socket
 import struct
@@ -188,6 +189,20 @@ def network_namespace(name):
         yield name
     finally:
         sh("ip", "netns", "del", name, check=False)
+
+
+def lossy_link(near, far, loss):
+    """Joins two namespaces by a link, "wire", 10.8.0.1 at the near end and 10.8.0.2 at the far one, which loses packets
+    both ways. Neither end asks for the other's address first: ARP gives up after three tries."""
+    sh("ip", "link", "add", "wire", "netns", near, "type", "veth", "peer", "name", "wire", "netns", far)
+    ends = (near, "10.8.0.1"), (far, "10.8.0.2")
+    for ns, address in ends:
+        sh("ip", "addr", "add", f"{address}/24", "dev", "wire", netns=ns)
+        sh("ip", "link", "set", "wire", "up", netns=ns)
+    for (ns, _), (other, address) in zip(ends, ends[::-1]):
+        mac = json.loads(sh("ip", "-json", "link", "show", "wire", netns=other).stdout)[0]["address"]
+        sh("ip", "neigh", "add", address, "lladdr", mac, "dev", "wire", "nud", "permanent", netns=ns)
+        sh("tc", "qdisc", "add", "dev", "wire", "root", "netem", "loss", loss, "limit", "100000", netns=ns)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ import subprocess
 import time
 
 import pytest
-from lib import (BENCH, bench, connect, connected, modes, network_namespace, rmmod, scaled, sh, slabs,
+from lib import (BENCH, bench, connect, connected, lossy_link, modes, network_namespace, rmmod, scaled, sh, slabs,
                  sockstat, sysctl, threads)
 
 pytestmark = pytest.mark.boot(mib=3072, minutes=6, split=True)
@@ -157,15 +157,10 @@ def test_closing_under_loss(load, mode):
     end by retransmissions alone.
     """
     with network_namespace("server"), network_namespace("client"):
-        sh("ip", "link", "add", "s0", "netns", "server", "type", "veth", "peer", "name", "c0",
-           "netns", "client")
-        for ns, dev, addr in (("server", "s0", "10.8.0.1/24"), ("client", "c0", "10.8.0.2/24")):
-            sh("ip", "addr", "add", addr, "dev", dev, netns=ns)
-            sh("ip", "link", "set", dev, "up", netns=ns)
-            sh("ip", "route", "change", "10.8.0.0/24", "dev", dev, "rto_min", "5ms", netns=ns)
+        lossy_link("server", "client", "20%")
+        for ns in ("server", "client"):
+            sh("ip", "route", "change", "10.8.0.0/24", "dev", "wire", "rto_min", "5ms", netns=ns)
             sh("sysctl", "-w", "net.ipv4.tcp_orphan_retries=15", netns=ns)
-            sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "20%", "limit", "100000",
-               netns=ns)
         count = scaled(500, 10) if mode == "fast" else scaled(100, 5)
         kecho = load("kecho", netns="server", backlog=1024)
         with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-c",
@@ -174,16 +169,15 @@ def test_closing_under_loss(load, mode):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 client.wait(scaled(30, 3) if mode == "fast" else 10)
             half_closed = connected(12345, netns="server")
-            for ns, dev in (("server", "s0"), ("client", "c0")):
-                sh("tc", "qdisc", "change", "dev", dev, "root", "netem", "loss", "0%", "limit",
-                   "100000", netns=ns)
+            for ns in ("server", "client"):
+                sh("tc", "qdisc", "change", "dev", "wire", "root", "netem", "loss", "0%", "limit", "100000", netns=ns)
             said = client.communicate()[0]
         assert client.returncode == 0, said + half_closed
         kecho.wait("active", 0, seconds=60)
         stats = kecho.stats()
         assert stats["bytes_in"] == stats["bytes_out"] == count * 65536, stats
         assert stats["errors"] == 0, stats
-        lost = sh("tc", "-s", "qdisc", "show", "dev", "s0", netns="server").stdout
+        lost = sh("tc", "-s", "qdisc", "show", "dev", "wire", netns="server").stdout
         assert "dropped 0" not in lost
         end = time.monotonic() + 120
         while left := connected(12345, netns="server"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from answers import HELLO, ask, client, drain, read
 from http_cases import get
-from lib import (DEBUG, MODES, TOP, UNLOAD_MAX, Server, connected, insmod, modes, network_namespace, rmmod,
+from lib import (DEBUG, MODES, TOP, UNLOAD_MAX, Server, connected, insmod, lossy_link, modes, network_namespace, rmmod,
                  scaled, sh, slabs, threads)
 
 pytestmark = pytest.mark.boot(minutes=8)
@@ -270,16 +270,12 @@ def test_ends_survive_loss(load):
     """The last answer and the FIN behind it arrive though segments are lost, and lost again for longer than a client may
     take by default."""
     with network_namespace("a") as a, network_namespace("b") as b:
-        sh("ip", "link", "add", "va", "netns", a, "type", "veth", "peer", "name", "vb", "netns", b)
-        for ns, dev, address in ((a, "va", "10.9.0.1/24"), (b, "vb", "10.9.0.2/24")):
-            sh("ip", "addr", "add", address, "dev", dev, netns=ns)
-            sh("ip", "link", "set", dev, "up", netns=ns)
-            sh("tc", "qdisc", "add", "dev", dev, "root", "netem", "loss", "10%", netns=ns)
+        lossy_link(a, b, "10%")
         load("khttpd", netns=a, request_timeout=600)
         count = scaled(100, 3)
         for kind in (["-n", count, "-c", "20"], ["-n", count, "-c", "20", "-k"]):
-            result = json.loads(sh(HTSTRESS, *kind, "--timeout", "120", "--json", "http://10.9.0.1:8081/", netns=b).stdout)
+            result = json.loads(sh(HTSTRESS, *kind, "--timeout", "120", "--json", "http://10.8.0.1:8081/", netns=b).stdout)
             assert result["good"] == count
-        wrong = "http://10.9.0.1:8081/%zz"
+        wrong = "http://10.8.0.1:8081/%zz"
         result = json.loads(sh(HTSTRESS, "-n", scaled(50, 2), "-c", "20", "--timeout", "120", "--json", wrong, netns=b, check=False).stdout)
         assert result["bad"] == scaled(50, 2) and not result["errors"]["first"], result
