@@ -86,13 +86,14 @@ def pytest_runtestloop(session):
 def batch_of(item):
     """What runs together: a file, or where the file says so each mode of it.
 
-    A kernel with detectors built in takes a minute to boot: there all of a folder runs together, mode
-    by mode.
+    A boot and the start of Python in it cost what some tests do, and a kernel with detectors built in takes
+    half a minute to boot: there all of a folder runs together, as it does where a few tests are chosen of it (-m).
     """
     path = Path(str(item.fspath))
+    option = item.config.getoption
+    if is_vm_test(item) and (option("--kernel") in ("debug", "kcsan") or option("markexpr")):
+        return (str(path.parent), None)
     mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
-    if item.config.getoption("--kernel") in ("debug", "kcsan") and is_vm_test(item):
-        return (str(path.parent), mode)
     return (str(path), mode if boot_marker([item]).get("split") else None)
 
 
