@@ -21,13 +21,6 @@
 #error "these modules are for Linux 5.10 to 7.x: no other has been tried"
 #endif
 
-/* 7.x warns about a workqueue that is marked neither per CPU nor unbound. */
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
-#define COMPAT_WQ_PERCPU WQ_PERCPU
-#else
-#define COMPAT_WQ_PERCPU 0
-#endif
-
 /*
  * A socket that softirqs send on must take page fragments from itself, not from the task that
  * happens to be interrupted. Up to 6.0 sk_allocation alone decides; later there is a flag too.

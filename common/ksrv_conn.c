@@ -127,7 +127,7 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	}
 	/* On the list first: a connection that dies at once is to be found there by its release. */
 	if (atomic_inc_return(&srv->active) == 1)
-		queue_delayed_work(srv->io_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
+		queue_delayed_work(srv->accept_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
 	mutex_lock(&srv->conns_mutex);
 	list_add_tail(&conn->node, &srv->conns);
 	mutex_unlock(&srv->conns_mutex);

@@ -74,19 +74,21 @@ enum ksrv_counter {
  *	halves off. Were it the socket's own, each connection would keep up to 32 KiB until it
  *	is closed.
  * @srv: the server
- * @io: I/O worker: pumps the connections of @ready
- * @ready: connections for @io, as they came; many producers, @io is the one consumer
- * @rest: what @io took from @ready and has not come to; its own
+ * @io: the part whose @worker serves this CPU: this one, unless the CPU was not online at load
+ * @worker: I/O worker: thread that pumps the connections of @ready; NULL where there is none
+ * @ready: connections for @worker, as they came; many producers, @worker is the one consumer
+ * @rest: what @worker took from @ready and has not come to; its own
  * @own: this CPU's part of the protocol's counters; bottom halves off
  *
  * One worker for all the connections that a CPU finds ready costs a fraction of what a work item
- * for each would.
+ * for each would, and a thread of its own less than a workqueue's.
  */
 struct ksrv_cpu {
 	u64 counts[KSRV_COUNTERS];
 	struct page_frag frag;
 	struct ksrv_server *srv;
-	struct work_struct io;
+	struct ksrv_cpu *io;
+	struct task_struct *worker;
 	struct llist_head ready;
 	struct llist_node *rest;
 	u64 own[];
@@ -113,7 +115,7 @@ struct ksrv_peer {
  * @state_change: likewise
  * @cpu: per-CPU counters and pages
  * @cache: slab that connections come from
- * @io_wq: runs the accept worker, the I/O workers and the sweep
+ * @accept_wq: runs the accept worker and the sweep
  * @work_wq: runs work(), which may sleep for long and must not hold those up
  * @release_wq: runs the release workers; apart, as those wait for I/O workers
  * @accept: accept worker; delayed after a failure that time may cure
@@ -134,7 +136,7 @@ struct ksrv_server {
 	void (*state_change)(struct sock *sk);
 	struct ksrv_cpu __percpu *cpu;
 	struct kmem_cache *cache;
-	struct workqueue_struct *io_wq;
+	struct workqueue_struct *accept_wq;
 	struct workqueue_struct *work_wq;
 	struct workqueue_struct *release_wq;
 	struct delayed_work accept;
@@ -252,7 +254,7 @@ void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock);
 void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
 bool ksrv_pump_expired(struct ksrv_conn *conn);
-void ksrv_io_work(struct work_struct *work);
+int ksrv_io_worker(void *data);
 void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);
 void ksrv_write_space(struct sock *sk);

@@ -24,7 +24,7 @@ static void wake_accept(struct sock *sk)
 					   lockdep_is_held(&sk->sk_callback_lock));
 	srv = (struct ksrv_server *)((uintptr_t)tagged & SK_USER_DATA_PTRMASK);
 	if (srv)
-		queue_delayed_work(srv->io_wq, &srv->accept, 0);
+		queue_delayed_work(srv->accept_wq, &srv->accept, 0);
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
@@ -53,7 +53,7 @@ static void accept_later(struct ksrv_server *srv)
 {
 	srv->accept_pause =
 		clamp_t(unsigned long, 2 * srv->accept_pause, KSRV_RETRY_MIN, KSRV_RETRY_MAX);
-	queue_delayed_work(srv->io_wq, &srv->accept, srv->accept_pause);
+	queue_delayed_work(srv->accept_wq, &srv->accept, srv->accept_pause);
 }
 
 static void accept_work(struct work_struct *work)
@@ -84,7 +84,7 @@ static void accept_work(struct work_struct *work)
 			return;
 		}
 	}
-	queue_delayed_work(srv->io_wq, &srv->accept, 0);
+	queue_delayed_work(srv->accept_wq, &srv->accept, 0);
 }
 
 /* Parses addr= and port= into @ss. */

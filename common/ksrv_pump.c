@@ -8,6 +8,7 @@
  * one tcp_sendmsg_locked() flushes the backlog, which may collapse the receive queue and free
  * the buffer that tcp_read_sock() is just offering.
  */
+#include <linux/kthread.h>
 #include <linux/tcp.h>
 #include <net/tcp.h>
 
@@ -50,13 +51,13 @@ void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock)
 /* Has an I/O worker pump. Whoever calls holds the pump's lock or owns the socket. */
 static void queue_io(struct ksrv_conn *conn)
 {
-	struct ksrv_cpu *cpu = raw_cpu_ptr(conn->srv->cpu);
+	struct ksrv_cpu *cpu = raw_cpu_ptr(conn->srv->cpu)->io;
 
 	if (conn->queued)
 		return;
 	conn->queued = true;
 	if (llist_add(&conn->ready, &cpu->ready))
-		queue_work(conn->srv->io_wq, &cpu->io);
+		wake_up_process(cpu->worker);
 }
 
 static void queue_later(struct ksrv_conn *conn, unsigned long delay)
@@ -448,15 +449,9 @@ static size_t pump_queued(struct ksrv_conn *conn)
 	return moved;
 }
 
-/**
- * ksrv_io_work() - the I/O worker of a CPU: pumps what the receive path could not
- * @work: ksrv_cpu.io
- *
- * With bottom halves off throughout, the answers of all go out together when they are on again.
- */
-void ksrv_io_work(struct work_struct *work)
+/* Pumps what is ready, to a budget. With bottom halves off throughout, the answers of all go out together after it. */
+static void pump_ready(struct ksrv_cpu *cpu)
 {
-	struct ksrv_cpu *cpu = container_of(work, struct ksrv_cpu, io);
 	int budget = KSRV_IO_BUDGET;
 	struct ksrv_conn *conn;
 
@@ -471,8 +466,29 @@ void ksrv_io_work(struct work_struct *work)
 		budget -= 1 + pump_queued(conn) / KSRV_IO_COST;
 	}
 	local_bh_enable();
-	if (budget <= 0)
-		queue_work(cpu->srv->io_wq, &cpu->io);
+}
+
+/**
+ * ksrv_io_worker() - the I/O worker of a CPU: pumps what the receive path could not
+ * @data: its ksrv_cpu
+ *
+ * Ends by kthread_stop(), when there are no connections any more.
+ *
+ * Return: 0.
+ */
+int ksrv_io_worker(void *data)
+{
+	struct ksrv_cpu *cpu = data;
+
+	while (!kthread_should_stop()) {
+		set_current_state(TASK_IDLE);
+		if (!cpu->rest && llist_empty(&cpu->ready) && !kthread_should_stop())
+			schedule();
+		__set_current_state(TASK_RUNNING);
+		pump_ready(cpu);
+		cond_resched();
+	}
+	return 0;
 }
 
 /**

@@ -2,6 +2,7 @@
 /*
  * ksrv_server.c - starts and stops the server, with the module or with its network namespace.
  */
+#include <linux/kthread.h>
 #include <linux/nsproxy.h>
 #include <linux/slab.h>
 
@@ -42,8 +43,47 @@ static int init_cpus(struct ksrv_server *srv)
 	for_each_possible_cpu(cpu) {
 		mine = per_cpu_ptr(srv->cpu, cpu);
 		mine->srv = srv;
-		INIT_WORK(&mine->io, ksrv_io_work);
 		init_llist_head(&mine->ready);
+	}
+	return 0;
+}
+
+static void stop_workers(struct ksrv_server *srv)
+{
+	struct task_struct *worker;
+	int cpu;
+
+	for_each_possible_cpu(cpu) {
+		worker = per_cpu_ptr(srv->cpu, cpu)->worker;
+		if (worker)
+			kthread_stop(worker);
+	}
+}
+
+/* A worker that loses its CPU goes on elsewhere. */
+static int start_workers(struct ksrv_server *srv)
+{
+	struct ksrv_cpu *spare = NULL, *mine;
+	struct task_struct *worker;
+	int cpu;
+
+	for_each_online_cpu(cpu) {
+		mine = per_cpu_ptr(srv->cpu, cpu);
+		worker = kthread_create_on_node(ksrv_io_worker, mine, cpu_to_node(cpu), "%s_io/%d",
+						srv->svc->name, cpu);
+		if (IS_ERR(worker)) {
+			stop_workers(srv);
+			return PTR_ERR(worker);
+		}
+		if (ksrv_uint(srv->svc->bench))
+			kthread_bind(worker, cpu);
+		mine->worker = worker;
+		wake_up_process(worker);
+		spare = mine;
+	}
+	for_each_possible_cpu(cpu) {
+		mine = per_cpu_ptr(srv->cpu, cpu);
+		mine->io = mine->worker ? mine : spare;
 	}
 	return 0;
 }
@@ -51,7 +91,6 @@ static int init_cpus(struct ksrv_server *srv)
 static int server_init(struct ksrv_server *srv)
 {
 	const char *name = srv->svc->name;
-	unsigned int io_flags = ksrv_uint(srv->svc->bench) ? COMPAT_WQ_PERCPU : WQ_UNBOUND;
 	int err;
 
 	mutex_init(&srv->conns_mutex);
@@ -70,12 +109,16 @@ static int server_init(struct ksrv_server *srv)
 				       0, NULL);
 	if (!srv->cache)
 		goto err_peer;
-	srv->io_wq = alloc_workqueue("%s_io", io_flags, 0, name);
-	if (!srv->io_wq)
+	err = start_workers(srv);
+	if (err)
 		goto err_cache;
+	err = -ENOMEM;
+	srv->accept_wq = alloc_workqueue("%s_accept", WQ_UNBOUND, 0, name);
+	if (!srv->accept_wq)
+		goto err_workers;
 	srv->work_wq = alloc_workqueue("%s_work", WQ_UNBOUND, 0, name);
 	if (!srv->work_wq)
-		goto err_io_wq;
+		goto err_accept_wq;
 	srv->release_wq = alloc_workqueue("%s_release", WQ_UNBOUND, 0, name);
 	if (!srv->release_wq)
 		goto err_work_wq;
@@ -93,8 +136,10 @@ err_release_wq:
 	destroy_workqueue(srv->release_wq);
 err_work_wq:
 	destroy_workqueue(srv->work_wq);
-err_io_wq:
-	destroy_workqueue(srv->io_wq);
+err_accept_wq:
+	destroy_workqueue(srv->accept_wq);
+err_workers:
+	stop_workers(srv);
 err_cache:
 	kmem_cache_destroy(srv->cache);
 err_peer:
@@ -129,7 +174,8 @@ static void server_uninit(struct ksrv_server *srv)
 	ksrv_stat_uninit(srv);
 	destroy_workqueue(srv->release_wq);
 	destroy_workqueue(srv->work_wq);
-	destroy_workqueue(srv->io_wq);
+	destroy_workqueue(srv->accept_wq);
+	stop_workers(srv);
 	kmem_cache_destroy(srv->cache);
 	ksrv_peer_uninit(srv);
 	free_cpus(srv);
