@@ -10,6 +10,7 @@
 
 KSRV_PARAM_UINT(hook_owned, 0, 0, 1 << 20, 0644, "every Nth data_ready sees the socket owned");
 KSRV_PARAM_UINT(hook_send_fails, 0, 0, 1 << 20, 0644, "every Nth send finds no memory");
+KSRV_PARAM_UINT(hook_room_gone, 0, 0, 1 << 20, 0644, "every Nth time that room was found it is gone");
 KSRV_PARAM_UINT(hook_accept_fails, 0, 0, 1 << 20, 0644, "every Nth accept finds no memory");
 
 static bool due(const struct ksrv_uint *param, atomic_t *calls)
@@ -31,6 +32,13 @@ bool ksrv_hook_send_fails(void)
 	static atomic_t calls;
 
 	return due(&hook_send_fails, &calls);
+}
+
+bool ksrv_hook_room_gone(void)
+{
+	static atomic_t calls;
+
+	return due(&hook_room_gone, &calls);
 }
 
 bool ksrv_hook_accept_fails(void)

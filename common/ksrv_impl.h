@@ -285,6 +285,7 @@ void ksrv_stat_uninit(struct ksrv_server *srv);
 #ifdef TEST_HOOKS
 bool ksrv_hook_owned(void);
 bool ksrv_hook_send_fails(void);
+bool ksrv_hook_room_gone(void);
 bool ksrv_hook_accept_fails(void);
 #else
 static inline bool ksrv_hook_owned(void)
@@ -293,6 +294,11 @@ static inline bool ksrv_hook_owned(void)
 }
 
 static inline bool ksrv_hook_send_fails(void)
+{
+	return false;
+}
+
+static inline bool ksrv_hook_room_gone(void)
 {
 	return false;
 }

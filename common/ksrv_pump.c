@@ -394,7 +394,7 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 	if (conn->flags)
 		return 0;
 	if (unlikely(conn->blocked)) {
-		if (!sk_stream_memory_free(sk)) {
+		if (!sk_stream_memory_free(sk) || ksrv_hook_room_gone()) {
 			/* write_space had found room, and it is gone: ask to be called again. */
 			wait_for_room(conn);
 			return 0;

@@ -1,13 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that kecho gives back every byte, in order, however it was sent."""
 
+import contextlib
 import random
 import socket
 import struct
 import threading
+import time
 
 import pytest
-from lib import PORT, bench, connect, receive, receive_all, scaled, sh, sysctl
+from lib import (DEBUG, PORT, bench, connect, in_netns, network_namespace, receive, receive_all, scaled, sh,
+                 sysctl)
 
 SIZES = [1, 2, 255, 256, 257, 1447, 1448, 1449, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, 8 << 20]
 
@@ -165,8 +168,8 @@ def test_closing_with_data_unread(kecho):
     kecho.wait("active", 0)
 
 
-def nstat(name):
-    for line in sh("nstat", "-asz", name).stdout.splitlines():
+def nstat(name, netns=None):
+    for line in sh("nstat", "-asz", name, netns=netns).stdout.splitlines():
         if line.startswith(name):
             return int(line.split()[1])
     raise KeyError(name)
@@ -203,6 +206,52 @@ def test_memory_short_for_sends(load):
         assert echo(data, s) == data
     kecho.wait("active", 0)
     assert kecho.stat("errors") == 0
+
+
+def test_room_that_goes_again(load):
+    """Between the call that says there is room and the send it is gone: it must be asked for again."""
+    kecho = load("kecho", hooks=True, hook_room_gone=2)
+    data = random.Random(5).randbytes(scaled(8 << 20, 4))
+    with connect() as s:
+        sender = threading.Thread(target=s.sendall, args=(data,))
+        sender.start()
+        time.sleep(1)  # until every buffer on the way is full
+        assert receive(s, len(data)) == data
+        sender.join()
+    kecho.wait("active", 0)
+    assert kecho.stat("errors") == 0
+
+
+@contextlib.contextmanager
+def nested_tunnels():
+    """Two namespaces with a tunnel in a tunnel between them, neither of which fits into what carries it: 10.6.2.1 and
+    10.6.2.2 are its ends."""
+    with network_namespace("near") as near, network_namespace("far") as far:
+        sh("modprobe", "ipip", check=not DEBUG)
+        sh("ip", "link", "add", "wire", "netns", near, "type", "veth", "peer", "name", "wire", "netns", far)
+        for ns, me, peer in ((near, 1, 2), (far, 2, 1)):
+            sh("ip", "addr", "add", f"10.6.0.{me}/24", "dev", "wire", netns=ns)
+            sh("ip", "link", "set", "wire", "mtu", "600", "up", netns=ns)
+            for n, mtu in ((1, 1000), (2, 1400)):
+                sh("ip", "tunnel", "add", f"tun{n}", "mode", "ipip", "local", f"10.6.{n - 1}.{me}", "remote",
+                   f"10.6.{n - 1}.{peer}", "nopmtudisc", netns=ns)
+                sh("ip", "addr", "add", f"10.6.{n}.{me}/24", "dev", f"tun{n}", netns=ns)
+                sh("ip", "link", "set", f"tun{n}", "mtu", mtu, "up", netns=ns)
+            sh("sysctl", "-qw", "net.ipv4.ip_no_pmtu_disc=1", netns=ns)
+        yield near, far
+
+
+def test_fragments_within_fragments(load):
+    """What two tunnels cut up arrives as lists of pieces within lists."""
+    with nested_tunnels() as (near, far):
+        kecho = load("kecho", netns=near)
+        before = nstat("IpReasmOKs", netns=near)
+        data = random.Random(6).randbytes(300000)
+        with in_netns(far, lambda: socket.create_connection(("10.6.2.1", PORT), timeout=20)) as s:
+            assert echo(data, s) == data
+        kecho.wait("active", 0)
+        # Each segment of 1,360 bytes is put together twice.
+        assert nstat("IpReasmOKs", netns=near) - before >= 2 * (len(data) // 1360)
 
 
 @pytest.mark.smoke
