@@ -25,6 +25,8 @@ else
   endif
 endif
 W ?= 1
+# As many jobs as there are CPUs, unless make was told.
+jobs = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 module_dirs := $(patsubst %/Kbuild,%,$(wildcard */Kbuild))
 module_src := Kbuild $(wildcard common/*) $(foreach d,$(module_dirs),$(d)/Kbuild $(wildcard $(d)/*.[ch]))
@@ -58,7 +60,7 @@ define kbuild
 	@mkdir -p $(1)
 	@find $(1) -xtype l -delete
 	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/modules/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/modules/}; done
-	@PATH=$(tools)$$PATH; $(MAKE) -s -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(debug) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
+	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(debug) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
 endef
 

@@ -86,12 +86,15 @@ def pytest_runtestloop(session):
 def batch_of(item):
     """What runs together: a file, or where the file says so each mode of it.
 
-    A boot and the start of Python in it cost what some tests do, and a kernel with detectors built in takes
-    half a minute to boot: there all of a folder runs together, as it does where a few tests are chosen of it (-m).
+    A boot and the start of Python in it cost what some tests do. A kernel with detectors built in takes half a
+    minute to boot: there all of a folder runs together. Where a few tests are chosen of every file (-m), all do
+    that boot alike.
     """
     path = Path(str(item.fspath))
     option = item.config.getoption
-    if is_vm_test(item) and (option("--kernel") in ("debug", "kcsan") or option("markexpr")):
+    if is_vm_test(item) and option("markexpr"):
+        return ("", boot_marker([item]).get("clock"))
+    if is_vm_test(item) and option("--kernel") in ("debug", "kcsan"):
         return (str(path.parent), None)
     mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
     return (str(path), mode if boot_marker([item]).get("split") else None)
