@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -247,6 +248,20 @@ def test_without_ipv6():
     done = vm("sh", "-c", "insmod $KO_DIR/kecho.ko && echo hello | nc -N 127.0.0.1 12345",
               env={"VM_APPEND": "ipv6.disable=1"})
     assert (done.stdout, done.returncode) == ("hello\n", 0), done.stderr
+
+
+def test_without_root():
+    """Whoever runs it is root in the guest, and nowhere else."""
+    as_nobody = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+    if subprocess.run([*as_nobody, "test", "-r", TOP / "vm" / "run"], check=False).returncode:
+        pytest.skip("nobody but its owner may read this tree")
+    with tempfile.TemporaryDirectory() as out:
+        os.chmod(out, 0o777)
+        done = subprocess.run([*as_nobody, TOP / "vm" / "run", "-k", KERNEL, "-o", out, "--", "sh", "-c",
+                               "id -u; insmod $KO_DIR/kecho.ko && echo hello | nc -N 127.0.0.1 12345; echo me > $OUT_DIR/file"],
+                              text=True, capture_output=True, check=False, timeout=300, cwd="/")
+        assert (done.stdout, done.returncode) == ("0\nhello\n", 0), done.stderr
+        assert Path(out, "file").owner() == ("nobody" if as_nobody else Path(out).owner())
 
 
 def test_kernel_list_and_unknown():
