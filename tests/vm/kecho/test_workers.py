@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from lib import PORT, bench, connect, insmod, KO_DIR, modes, receive, rmmod, Server
+from lib import KO_DIR, PORT, Server, bench, connect, insmod, modes, receive, rmmod
 
 CPU1 = Path("/sys/devices/system/cpu/cpu1/online")
 
@@ -48,6 +48,7 @@ def test_a_worker_a_cpu(load, bound):
     assert not workers("kecho")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("bound", [0, 1])
 @modes("worker")
 def test_a_cpu_goes_and_comes(load, bound):
@@ -78,6 +79,7 @@ def test_a_cpu_goes_and_comes(load, bound):
     assert not failed
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("bound", [0, 1])
 def test_a_cpu_that_was_not_there_at_load(bound):
     """Another's worker does what it finds ready."""
