@@ -10,7 +10,8 @@
 
 KSRV_PARAM_UINT(hook_owned, 0, 0, 1 << 20, 0644, "every Nth data_ready sees the socket owned");
 KSRV_PARAM_UINT(hook_send_fails, 0, 0, 1 << 20, 0644, "every Nth send finds no memory");
-KSRV_PARAM_UINT(hook_room_gone, 0, 0, 1 << 20, 0644, "every Nth time that room was found it is gone");
+KSRV_PARAM_UINT(hook_room_gone, 0, 0, 1 << 20, 0644,
+		"every Nth time that room was found it is gone");
 KSRV_PARAM_UINT(hook_accept_fails, 0, 0, 1 << 20, 0644, "every Nth accept finds no memory");
 
 static bool due(const struct ksrv_uint *param, atomic_t *calls)

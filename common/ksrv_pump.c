@@ -449,7 +449,10 @@ static size_t pump_queued(struct ksrv_conn *conn)
 	return moved;
 }
 
-/* Pumps what is ready, to a budget. With bottom halves off throughout, the answers of all go out together after it. */
+/*
+ * Pumps what is ready, to a budget. With bottom halves off throughout, the answers of all go out
+ * together after it.
+ */
 static void pump_ready(struct ksrv_cpu *cpu)
 {
 	int budget = KSRV_IO_BUDGET;
