@@ -121,7 +121,8 @@ struct ksrv_ops {
  * @addr: address to listen on, text; "::" is both IPv6 and IPv4
  * @port: TCP port to listen on
  * @backlog: bound of the accept queue and of the SYN queue, connections
- * @bench: 0: I/O workers run anywhere; 1: on the CPU that queued for them
+ * @bench: 0: I/O workers run where the scheduler puts them; 1: on the CPU that queued for them, until
+ *	it goes offline
  * @fastpath: 0: only workers pump; 1: the receive softirq pumps when it can
  * @max_conns: connections; one more is reset at once
  * @idle_timeout: seconds without a byte either way; 0 never; NULL: the protocol sets deadlines
@@ -154,7 +155,7 @@ struct ksrv_service {
 	KSRV_PARAM_UINT(backlog, 128, 1, 65535, 0444,                                     \
 			"bound of the SYN and accept queues, 1-65535 (default 128)");     \
 	KSRV_PARAM_UINT(bench, 0, 0, 1, 0444,                                             \
-			"1: workers stay on the CPU that queued them (default 0)");       \
+			"1: workers stay on the CPU that queued for them (default 0)");   \
 	KSRV_PARAM_UINT(fastpath, 1, 0, 1, 0644,                                          \
 			"1: answer from the receive path when possible (default 1)");     \
 	KSRV_PARAM_UINT(max_conns, 65536, 1, 1 << 24, 0644,                               \

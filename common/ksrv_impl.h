@@ -73,7 +73,6 @@ enum ksrv_counter {
  * @frag: page that answers are copied into, lent to a socket for the time of a send; bottom
  *	halves off. Were it the socket's own, each connection would keep up to 32 KiB until it
  *	is closed.
- * @srv: the server
  * @io: the part whose @worker serves this CPU: this one, unless the CPU was not online at load
  * @worker: I/O worker: thread that pumps the connections of @ready; NULL where there is none
  * @ready: connections for @worker, as they came; many producers, @worker is the one consumer
@@ -86,7 +85,6 @@ enum ksrv_counter {
 struct ksrv_cpu {
 	u64 counts[KSRV_COUNTERS];
 	struct page_frag frag;
-	struct ksrv_server *srv;
 	struct ksrv_cpu *io;
 	struct task_struct *worker;
 	struct llist_head ready;
@@ -113,11 +111,11 @@ struct ksrv_peer {
  * @listener: listening socket
  * @data_ready: the listener's original callback, for accepted sockets to get back
  * @state_change: likewise
- * @cpu: per-CPU counters and pages
+ * @cpu: what each CPU has of its own
  * @cache: slab that connections come from
  * @accept_wq: runs the accept worker and the sweep
  * @work_wq: runs work(), which may sleep for long and must not hold those up
- * @release_wq: runs the release workers; apart, as those wait for I/O workers
+ * @release_wq: runs the release workers; apart, as those wait for work()
  * @accept: accept worker; delayed after a failure that time may cure
  * @accept_pause: next such delay, jiffies; the accept worker's own
  * @sweep: looks at every connection's deadline each KSRV_SWEEP_PERIOD

@@ -17,6 +17,9 @@
 #ifdef CONFIG_HIGHMEM
 #error "input is read in place: a kernel with highmem is not supported"
 #endif
+#ifdef CONFIG_PREEMPT_RT
+#error "a CPU's own data is guarded by bottom halves that are off: PREEMPT_RT is not supported"
+#endif
 
 /**
  * ksrv_lock() - take a socket for pumping, attaching or detaching
@@ -489,7 +492,8 @@ int ksrv_io_worker(void *data)
 			schedule();
 		__set_current_state(TASK_RUNNING);
 		pump_ready(cpu);
-		cond_resched();
+		/* Clients may keep it from ever sleeping, and synchronize_rcu_tasks() waits for that. */
+		cond_resched_tasks_rcu_qs();
 	}
 	return 0;
 }

@@ -42,7 +42,6 @@ static int init_cpus(struct ksrv_server *srv)
 		return -ENOMEM;
 	for_each_possible_cpu(cpu) {
 		mine = per_cpu_ptr(srv->cpu, cpu);
-		mine->srv = srv;
 		init_llist_head(&mine->ready);
 	}
 	return 0;
@@ -60,7 +59,7 @@ static void stop_workers(struct ksrv_server *srv)
 	}
 }
 
-/* A worker that loses its CPU goes on elsewhere. */
+/* A worker that loses its CPU goes on elsewhere, bound no more. */
 static int start_workers(struct ksrv_server *srv)
 {
 	struct ksrv_cpu *spare = NULL, *mine;
@@ -69,9 +68,11 @@ static int start_workers(struct ksrv_server *srv)
 
 	for_each_online_cpu(cpu) {
 		mine = per_cpu_ptr(srv->cpu, cpu);
-		worker = kthread_create_on_node(ksrv_io_worker, mine, cpu_to_node(cpu), "%s_io/%d",
+		worker = kthread_create_on_node(ksrv_io_worker, mine, NUMA_NO_NODE, "%s_io/%d",
 						srv->svc->name, cpu);
 		if (IS_ERR(worker)) {
+			pr_err("cannot start the I/O worker of CPU %d: error %ld\n", cpu,
+			       PTR_ERR(worker));
 			stop_workers(srv);
 			return PTR_ERR(worker);
 		}
@@ -163,7 +164,7 @@ static void end_all(struct ksrv_server *srv)
  * Who can still reach the server, and why that ends: softirqs through the listener (its callbacks
  * are gone after ksrv_listen_stop()), the accept worker (cancelled there), connections (ended,
  * each counts itself out when it is freed), the sweep (cancelled when there are no connections
- * to start it again), readers of the statistics (proc waits for them).
+ * to start it again), I/O workers (which have no connections left), readers of the statistics (proc waits for them).
  */
 static void server_uninit(struct ksrv_server *srv)
 {

@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import threading
+import time
 
 import pytest
 from lib import meminfo, scaled, sh
@@ -279,6 +280,7 @@ GARBAGE = {
 def test_garbage(kind, klog):
     """EINVAL if a line was completed; nothing dropped; the log is not flooded."""
     data = GARBAGE[kind]()
+    began = time.monotonic()
     if b"\n" in data:
         assert fails(data) == errno.EINVAL
     else:
@@ -287,7 +289,8 @@ def test_garbage(kind, klog):
     blank = sum(not line.strip(b" \t\r") and len(line) <= 256 for line in data.split(b"\n")[:-1])
     rest = 1 if data.split(b"\n")[-1] else 0
     assert after["malformed"] == data.count(b"\n") - blank + rest and after["requested"] == 0
-    assert len(klog.lines()) <= 25
+    # Ten lines in five seconds is what the kernel's rate limit lets through.
+    assert len(klog.lines()) <= 15 + 2 * (time.monotonic() - began)
 
 
 def test_ten_megabyte_line():

@@ -122,6 +122,11 @@ class Capture:
         assert dropped == 0
 
 
+def few_missed(hits):
+    """How many may be missed of so many: one in fifty is usual; KCSAN holds handlers up, to watch."""
+    return 2 + hits / (5 if DEBUG else 20)
+
+
 def transfer(congestion, count):
     subprocess.run(["ip", "netns", "exec", "near", sys.executable, "-c", CLIENT, congestion, str(count)], check=True,
                    timeout=300)
@@ -168,7 +173,7 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     far = [line for line in lines if line.saddr == "10.9.0.2"]
     assert lost == 0
     missed = samples()["missed"]  # hits that the kernel dropped: an interrupt within a handler
-    assert missed <= 2 + len(lines) / 20
+    assert missed <= few_missed(len(lines))
     assert sum(line.type == TIMEOUT for line in near) == timeouts
     assert near[-1].type == DONE and near[-1].retrans == retransmitted
     if "loss" in netem:
@@ -307,7 +312,7 @@ def test_beside_the_tracepoint(probe, link):
             assert len(ours) - n <= 4, (line, len(ours), n)
             break
         del wanted[0]
-    assert skipped <= samples()["missed"] <= 2 + len(theirs) / 20
+    assert skipped <= samples()["missed"] <= few_missed(len(theirs))
 
 
 def test_beside_ss(probe):
