@@ -121,8 +121,8 @@ struct ksrv_ops {
  * @addr: address to listen on, text; "::" is both IPv6 and IPv4
  * @port: TCP port to listen on
  * @backlog: bound of the accept queue and of the SYN queue, connections
- * @bench: 0: I/O workers run where the scheduler puts them; 1: on the CPU that queued for them, until
- *	it goes offline
+ * @bench: 0: I/O workers run where the scheduler puts them; 1: on the CPU that queued for them,
+ *	until it goes offline
  * @fastpath: 0: only workers pump; 1: the receive softirq pumps when it can
  * @max_conns: connections; one more is reset at once
  * @idle_timeout: seconds without a byte either way; 0 never; NULL: the protocol sets deadlines

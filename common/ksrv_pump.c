@@ -492,7 +492,7 @@ int ksrv_io_worker(void *data)
 			schedule();
 		__set_current_state(TASK_RUNNING);
 		pump_ready(cpu);
-		/* Clients may keep it from ever sleeping, and synchronize_rcu_tasks() waits for that. */
+		/* Clients may keep it from sleeping, which synchronize_rcu_tasks() waits for. */
 		cond_resched_tasks_rcu_qs();
 	}
 	return 0;

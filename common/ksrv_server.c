@@ -164,7 +164,8 @@ static void end_all(struct ksrv_server *srv)
  * Who can still reach the server, and why that ends: softirqs through the listener (its callbacks
  * are gone after ksrv_listen_stop()), the accept worker (cancelled there), connections (ended,
  * each counts itself out when it is freed), the sweep (cancelled when there are no connections
- * to start it again), I/O workers (which have no connections left), readers of the statistics (proc waits for them).
+ * to start it again), I/O workers (which have no connections left), readers of the statistics
+ * (proc waits for them).
  */
 static void server_uninit(struct ksrv_server *srv)
 {
