@@ -18,7 +18,7 @@ import pytest
 from lib import BENCH, DEBUG, KO_DIR, in_netns, insmod, network_namespace, rmmod, scaled, sh
 from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse, samples
 
-pytestmark = pytest.mark.boot(clock="turns")
+pytestmark = pytest.mark.boot(clock="turns", minutes=5)
 
 PORT = 5201
 SERVER = """
