@@ -43,7 +43,11 @@ struct reader {
 
 DEFINE_MUTEX(probe_read_mutex); /* nests inside reader.mutex too */
 
-static DECLARE_WAIT_QUEUE_HEAD(readers); /* who waits for records */
+/*
+ * Who waits for records. Allocated, though there is one, since KASAN tells who uses freed memory only
+ * of what was allocated: see let_go().
+ */
+static wait_queue_head_t *readers;
 static unsigned int opens; /* under probe_mutex */
 static u64 start; /* when the first of them opened; ns; set under probe_mutex before any read */
 static bool dying; /* the module goes: nobody waits any longer */
@@ -53,7 +57,7 @@ static DEFINE_TIMER(ticker, tick);
 
 static void tick(struct timer_list *timer)
 {
-	wake_up_interruptible(&readers);
+	wake_up_interruptible(readers);
 	mod_timer(&ticker, jiffies + msecs_to_jiffies(TICK_MS));
 }
 
@@ -177,10 +181,10 @@ static int wait_for_records(void)
 			return 0;
 		if (signal_pending(current))
 			return -ERESTARTSYS;
-		prepare_to_wait(&readers, &wait, TASK_INTERRUPTIBLE);
+		prepare_to_wait(readers, &wait, TASK_INTERRUPTIBLE);
 		if (!READ_ONCE(dying))
 			schedule_timeout(msecs_to_jiffies(PATIENCE_MS));
-		finish_wait(&readers, &wait);
+		finish_wait(readers, &wait);
 	}
 }
 
@@ -225,7 +229,7 @@ static __poll_t probe_poll(struct file *file, poll_table *wait)
 
 	/* Whoever is queued leaves when the file goes: see let_go(). */
 	if (poll_requested_events(wait) & (EPOLLIN | EPOLLRDNORM))
-		poll_wait(file, &readers, wait);
+		poll_wait(file, readers, wait);
 	if (READ_ONCE(reader->off) < READ_ONCE(reader->len) || available() || READ_ONCE(dying))
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
@@ -241,7 +245,15 @@ static const struct proc_ops probe_proc_ops = {
 
 int probe_proc_init(void)
 {
-	return proc_create(FILE_NAME, 0400, init_net.proc_net, &probe_proc_ops) ? 0 : -ENOMEM;
+	readers = kmalloc(sizeof(*readers), GFP_KERNEL);
+	if (!readers)
+		return -ENOMEM;
+	init_waitqueue_head(readers);
+	if (!proc_create(FILE_NAME, 0400, init_net.proc_net, &probe_proc_ops)) {
+		kfree(readers);
+		return -ENOMEM;
+	}
+	return 0;
 }
 
 /*
@@ -254,9 +266,9 @@ static void let_go(void)
 	 * epoll, aio and io_uring let go of a queue that wakes them with POLLFREE. poll() and
 	 * select() look at the file again, learn that it is always ready now, and leave.
 	 */
-	__wake_up(&readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
+	__wake_up(readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
 	/* Nobody comes, so what is seen empty stays so. */
-	while (waitqueue_active(&readers))
+	while (waitqueue_active(readers))
 		schedule_timeout_uninterruptible(1);
 	/* epoll looks at the queue once more under RCU; the last to leave may yet hold its lock. */
 	synchronize_rcu();
@@ -265,7 +277,8 @@ static void let_go(void)
 void probe_proc_exit(void)
 {
 	WRITE_ONCE(dying, true);
-	wake_up_interruptible(&readers);
+	wake_up_interruptible(readers);
 	remove_proc_entry(FILE_NAME, init_net.proc_net);
 	let_go();
+	kfree(readers);
 }

@@ -89,7 +89,7 @@ def test_unload_while_asleep(kline, klog):
 def test_client_gone_while_asleep(kline):
     for _ in range(20):
         talk(b"sleep 300\n").close()
-    kline.wait("active", 0)
+    kline.wait("closed", 20)
 
 
 @pytest.mark.smoke

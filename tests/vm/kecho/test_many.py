@@ -69,10 +69,10 @@ def test_200000_connections_leave_nothing(load, mode):
     with sysctl(ipv4__tcp_max_tw_buckets=64):
         warm = scaled(200, 40)
         bench("-c", 50, "-n", warm, "--reconnect")  # fills the per-CPU caches
-        kecho.wait("active", 0)
+        kecho.wait("closed", 50 * warm)
         before = settled(watched)
         bench("-c", 50, "-n", rounds, "--reconnect", "--lean")
-        kecho.wait("active", 0)
+        kecho.wait("closed", 50 * (warm + rounds))
         after = settled(watched)
     stats = kecho.stats()
     total = 50 * (warm + rounds)

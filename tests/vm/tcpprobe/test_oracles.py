@@ -179,8 +179,10 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     if "loss" in netem:
         assert retransmitted > 0 and max(line.lost_out for line in near) > 0
     assert max(line.sacked_out for line in near) > 0
-    # OutSegs leaves out what is sent again. What TIME-WAIT answers has no socket any more.
-    assert 0 <= sent + retransmitted - sum(line.type == SEND for line in near) <= 3 + missed
+    # What comes to TIME-WAIT, a FIN sent again or an answer to a duplicate, and its answer have no socket any more.
+    late = sum(line.type == SEND and line.time >= near[-1].time for line in far)
+    # OutSegs leaves out what is sent again.
+    assert 0 <= sent + retransmitted - sum(line.type == SEND for line in near) <= 3 + late + missed
     setups = [sum(line.type == SETUP for line in end) for end in (near, far)]
     assert max(setups) <= 1 and 2 - missed <= sum(setups)
     # What the far end sent, and what came through to it: the device's own account.
@@ -188,7 +190,7 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     arrived = [length for out, length in capture.packets if not out]
     assert 0 <= len(arrived) - sum(line.type == RECV for line in far) <= 4 + missed
     assert 0 <= sum(arrived) - sum(line.length for line in far if line.type in (RECV, SETUP)) <= 1448 * missed
-    assert abs(received - sum(line.type == RECV for line in near)) <= 4 + missed
+    assert 0 <= received - sum(line.type == RECV for line in near) <= 2 + late + missed
 
 
 def parse_all(parts):
