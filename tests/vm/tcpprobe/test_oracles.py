@@ -163,11 +163,13 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
         sh("modprobe", "tcp_bbr", check=not DEBUG)
     probe(port=PORT, bufsize=1 << 16)
     sh("tc", "qdisc", "add", "dev", "n0", "root", "netem", "limit", "10000", *netem.split(), netns="near")
-    names = ("TcpRetransSegs", "TcpExtTCPTimeouts", "TcpOutSegs", "TcpInSegs")
+    names = ("TcpRetransSegs", "TcpExtTCPTimeouts", "TcpOutSegs", "TcpInSegs", "TcpExtTCPBacklogCoalesce")
     before = netstat("near", *names)
+    merged_far = netstat("far", names[-1])[0]
     with Trace() as trace, draining(trace) as parts, Capture("far", "f0") as capture:
-        transfer(congestion, scaled(2_000_000, 10))
-    retransmitted, timeouts, sent, received = (b - a for a, b in zip(before, netstat("near", *names)))
+        transfer(congestion, scaled(2_000_000, 3))
+    retransmitted, timeouts, sent, received, merged = (b - a for a, b in zip(before, netstat("near", *names)))
+    merged_far = netstat("far", names[-1])[0] - merged_far
     lines, lost = parse_all(parts)
     near = [line for line in lines if line.saddr == "10.9.0.1"]
     far = [line for line in lines if line.saddr == "10.9.0.2"]
@@ -188,9 +190,10 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     # What the far end sent, and what came through to it: the device's own account.
     assert 0 <= sum(out for out, _ in capture.packets) - sum(line.type == SEND for line in far) <= 3 + missed
     arrived = [length for out, length in capture.packets if not out]
-    assert 0 <= len(arrived) - sum(line.type == RECV for line in far) <= 4 + missed
+    # What arrives while the socket's owner works may be merged by TCP before it is looked at.
+    assert 0 <= len(arrived) - sum(line.type == RECV for line in far) - merged_far <= 4 + missed
     assert 0 <= sum(arrived) - sum(line.length for line in far if line.type in (RECV, SETUP)) <= 1448 * missed
-    assert 0 <= received - sum(line.type == RECV for line in near) <= 2 + late + missed
+    assert 0 <= received - sum(line.type == RECV for line in near) - merged <= 2 + late + missed
 
 
 def parse_all(parts):
