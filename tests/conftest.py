@@ -44,6 +44,13 @@ def pytest_configure(config):
         signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Tests of faults are for the kernel that has fault injection built in, and no test of the others."""
+    if not REPORTS and collection_path == TOP / "tests" / "vm" / "faults" and config.option.kernel != "debug":
+        return True
+    return None
+
+
 # --- the pytest that runs a batch ------------------------------------------------------------------
 
 

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that memory which is not there is an error and nothing else: each allocation of a call fails in turn, when a
+module is loaded, unloaded, written to, opened or given a namespace."""
+
+import contextlib
+import ctypes
+import errno
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from faults import STEP, below, every_nth
+from lib import CLONE_NEWNET, KO_DIR, LIBC, PORT, check, connect, insmod, loaded, rmmod
+
+SYS_INIT_MODULE = 175
+MODULES = {"kecho": PORT, "khttpd": 8081, "drop_tcp_sock": None, "tcpprobe": None}
+# What a module that is not loaded has not: its file, its statistics, its thread, its slab cache, its sysctls.
+TRACES = ["/proc/net/{}", "/proc/net/stat/{}", "/proc/net/stat/{}_plus", "/sys/kernel/slab/{}", "/sys/module/{}",
+          "/proc/sys/net/{}_plus"]
+SHORT = (errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
+
+
+def each_module(test):
+    return pytest.mark.parametrize("module", MODULES)(test)
+
+
+def init_module(image, params=b""):
+    check(LIBC.syscall(SYS_INIT_MODULE, image, ctypes.c_ulong(len(image)), params))
+
+
+def traces(module):
+    """What there is of a module."""
+    names = [Path(trace.format(module)) for trace in TRACES]
+    found = [str(name) for name in names if name.exists()]
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if comm.read_text().startswith(f"{module}_io"):
+                found.append(str(comm))
+    if MODULES[module]:
+        with contextlib.suppress(ConnectionRefusedError):
+            connect(port=MODULES[module]).close()
+            found.append(f"a listener on port {MODULES[module]}")
+    return found
+
+
+@each_module
+@pytest.mark.parametrize("who", ["insmod", "the thread that starts threads"])
+def test_load(module, who):
+    """It is loaded, or an error says why not and there is nothing of it."""
+    image = (KO_DIR / f"{module}.ko").read_bytes()
+    task = None if who == "insmod" else 2
+    failed = succeeded = 0
+    for n, error in every_nth(lambda: init_module(image), step=STEP if task is None else 1, task=task):
+        if error:
+            failed += 1
+            assert error.errno in SHORT, (n, error)
+            assert traces(module) == [], n
+        else:
+            succeeded += 1
+            rmmod(module)
+    print(f"{module}, {who}: {failed} faults were errors, {succeeded} were made up for")
+    assert loaded(module)
+    rmmod(module)
+    assert traces(module) == []
+    if who == "insmod":
+        assert failed > 20 // STEP
+
+
+@each_module
+def test_unload(module):
+    """It goes, whatever there is no memory for."""
+    path = KO_DIR / f"{module}.ko"
+    insmod(path)
+    for n, error in every_nth(lambda: rmmod(module)):
+        assert error is None, (n, error)
+        assert traces(module) == [], n
+        insmod(path)
+    assert traces(module) == []
+
+
+@each_module
+def test_new_namespace(module):
+    """A network namespace is made, with the module's files, or not made."""
+    insmod(KO_DIR / f"{module}.ko")
+
+    def unshare():
+        check(LIBC.unshare(CLONE_NEWNET))
+
+    def there():
+        for kind, step in (("the module's", 1), ("all", 40 * STEP)):
+            with below(module) if "module" in kind else contextlib.nullcontext():
+                for n, error in every_nth(unshare, step):
+                    assert error is None or error.errno in SHORT, (kind, n, error)
+            if module == "drop_tcp_sock":
+                assert Path("/proc/thread-self/net/drop_tcp_sock").exists()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(there).result()
+    if MODULES[module]:
+        connect(port=MODULES[module]).close()
+    rmmod(module)
+
+
+def write(path, text):
+    fd = os.open(path, os.O_WRONLY)
+    try:
+        assert os.write(fd, text) == len(text)
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def connections(count):
+    """So many, over loopback: those who asked, those who served, where the listener is."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        asked = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(count)]
+        served = [stack.enter_context(listener.accept()[0]) for _ in asked]
+        yield asked, served, listener.getsockname()
+
+
+@pytest.mark.parametrize("kind", ["pairs", "pattern"])
+def test_drop_lines(kind):
+    """A write that fails has done part of it at most; the same lines again do what was left."""
+    path = "/proc/net/drop_tcp_sock"
+    insmod(KO_DIR / "drop_tcp_sock.ko")
+    text = faults = errors = 0
+    stack = contextlib.ExitStack()
+
+    def prepare():
+        nonlocal text, asked
+        stack.close()
+        asked, _, (addr, port) = stack.enter_context(connections(8))
+        if kind == "pairs":
+            lines = ["%s:%d %s:%d" % (*s.getsockname(), addr, port) for s in asked]
+        else:
+            lines = [f"127.0.0.0/8:* {addr}:{port}"]
+        text = "".join(f"{line}\n" for line in ["nonsense", *lines, "1.2.3.4:x 1.2.3.4:1"]).encode()
+
+    asked = []
+    with below("drop_tcp_sock"), stack:
+        for n, error in every_nth(lambda: write(path, text), prepare=prepare):
+            faults += 1
+            errors += error is not None
+            assert error is None or error.errno in SHORT, (n, error)
+            if error:
+                write(path, text)
+            for s in asked:
+                with pytest.raises(ConnectionAbortedError):
+                    s.send(b"x")
+    print(f"{faults} faults, {errors} errors")
+    assert faults >= 2 and Path(path).read_text().startswith("version 1\n")
+    rmmod("drop_tcp_sock")
+
+
+def test_drop_read():
+    insmod(KO_DIR / "drop_tcp_sock.ko")
+    write("/proc/net/drop_tcp_sock", b"1.2.3.4:5 1.2.3.4:6\n")
+    with below("drop_tcp_sock"):
+        for n, error in every_nth(lambda: Path("/proc/net/drop_tcp_sock").read_text()):
+            assert error and error.errno in SHORT, (n, error)
+    assert "requested 1\n" in Path("/proc/net/drop_tcp_sock").read_text()
+    rmmod("drop_tcp_sock")
+
+
+@each_module
+def test_settings(module):
+    """Each parameter and sysctl is set, or keeps its value and the write fails."""
+    insmod(KO_DIR / f"{module}.ko")
+    folders = [Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus")]
+    settings = [path for folder in folders if folder.exists() for path in sorted(folder.iterdir())
+                if path.stat().st_mode & 0o200]
+    faults = 0
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(below(module))
+        if module == "tcpprobe":
+            os.close(os.open("/proc/net/tcpprobe", os.O_RDONLY))
+            stack.callback(os.close, os.open("/proc/net/tcpprobe", os.O_RDONLY))  # its rings and tables are in use
+        for path in settings:
+            old = path.read_text().strip()
+            if not old.isdigit():
+                continue
+            new = str(int(old) * 2 if old not in "01" else 1 - int(old))
+            with contextlib.suppress(OSError):  # out of its bounds
+                write(path, new.encode())
+                new = path.read_text().strip()
+            write(path, old.encode())
+            for n, error in every_nth(lambda: write(path, new.encode()), prepare=lambda: write(path, old.encode())):
+                faults += 1
+                assert path.read_text().strip() == (old if error else new), (path, n, error)
+                assert error is None or error.errno in SHORT, (path, n, error)
+            write(path, old.encode())
+    print(f"{module}: {len(settings)} settings, {faults} faults")
+    assert settings or module == "drop_tcp_sock"
+    assert faults or module != "tcpprobe"
+    rmmod(module)
+
+
+def test_open_tcpprobe():
+    """Without memory for its rings nobody gets the file, and no hook stays behind."""
+    stat = Path("/proc/net/stat/tcpprobe_plus")
+    insmod(KO_DIR / "tcpprobe.ko")
+
+    def open_it():
+        os.close(os.open("/proc/net/tcpprobe", os.O_RDONLY))
+
+    errors = 0
+    for n, error in every_nth(open_it, step=STEP):
+        errors += error is not None
+        assert error is None or error.errno in (*SHORT, errno.EINVAL), (n, error)
+        assert stat.read_text().count("nobody has") == 6, (n, error)
+    assert errors > 0
+    rmmod("tcpprobe")
+
+
+@each_module
+def test_statistics(module):
+    """Reading them fails or tells all."""
+    path = Path("/proc/net", "drop_tcp_sock" if "drop" in module else f"stat/{module}{'_plus' if 'probe' in module else ''}")
+    insmod(KO_DIR / f"{module}.ko")
+    whole = path.read_text()
+    for n, error in every_nth(lambda: path.read_text()):
+        assert error and error.errno in SHORT, (n, error)
+        assert path.read_text() == whole
+    rmmod(module)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that a server whose allocations fail under traffic goes on serving: clients may be reset or wait, and when
+there is memory again all is as before."""
+
+import os
+import random
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from faults import failing
+from lib import BENCH, KO_DIR, PORT, TOP, connect, insmod, receive_all, rmmod, scaled, sh
+
+SEED = int(os.environ.get("SEED") or 1)
+SECONDS = 60 if os.environ.get("FAULTS") == "all" else 10
+HTSTRESS = TOP / "userspace" / "htstress"
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def echo_client(stop, seed, tally):
+    """Connects, has some bytes echoed, closes in one of several ways; again and again."""
+    rng = random.Random(seed)
+    while not stop.is_set():
+        data = rng.randbytes(rng.choice((1, 100, 5000, 70000)))
+        try:
+            with connect(timeout=2) as s:
+                s.settimeout(2)
+                sender = threading.Thread(target=quietly, args=(s.sendall, data))
+                sender.start()
+                got = b""
+                try:
+                    while len(got) < len(data) and (part := s.recv(1 << 16)):
+                        got += part
+                finally:
+                    with_all = got == data
+                    assert data.startswith(got), "what came back is not what was sent"
+                    if rng.random() < 0.3:
+                        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+                    sender.join()
+                tally["whole" if with_all else "cut"] += 1
+        except OSError:
+            tally["failed"] += 1
+
+
+def http_client(stop, seed, tally):
+    """Pipelined requests, bad ones at the end now and then: every answer that comes is one."""
+    rng = random.Random(seed)
+    while not stop.is_set():
+        n = rng.choice((1, 3, 200))
+        try:
+            with connect(port=8081, timeout=2) as s:
+                s.settimeout(2)
+                s.sendall(GET * n + rng.choice((b"", b"nonsense\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")))
+                s.shutdown(socket.SHUT_WR)
+                got = receive_all(s)
+                assert got.count(b"HTTP/1.1 200 OK\r\n") <= n + 1
+                assert not got or got.startswith(b"HTTP/1.1 "), got
+                tally["whole" if got.count(b"HTTP/1.1 200 OK\r\n") >= n else "cut"] += 1
+        except OSError:
+            tally["failed"] += 1
+
+
+def quietly(call, *args):
+    try:
+        call(*args)
+    except OSError:
+        pass
+
+
+@pytest.mark.parametrize("mode", ["fast", "worker"])
+@pytest.mark.parametrize("module,client", [("kecho", echo_client), ("khttpd", http_client)])
+@pytest.mark.parametrize("percent", [3, 40])
+def test_service(load, module, client, percent):
+    server = load(module, **({"idle_timeout": 5} if module == "kecho" else {"keepalive_timeout": 5, "request_timeout": 5}))
+    stop = threading.Event()
+    tally = {"whole": 0, "cut": 0, "failed": 0}
+    wrong = []
+
+    def run(seed):
+        try:
+            client(stop, seed, tally)
+        except AssertionError as e:
+            wrong.append(e)
+
+    with failing(module, percent) as faults:
+        clients = [threading.Thread(target=run, args=(SEED * 100 + n,)) for n in range(4)]
+        for thread in clients:
+            thread.start()
+        time.sleep(SECONDS)
+        stop.set()
+        for thread in clients:
+            thread.join()
+        had = faults()
+    print(f"{module}, {percent} %: {had} faults; connections {tally}; {server.stats()}")
+    assert not wrong and had > 10
+    # There is memory again: every client is served in full, and what the others left goes.
+    if module == "kecho":
+        out = sh(BENCH, "-c", 20, "-n", scaled(400)).stdout
+        assert f"{20 * scaled(400)} messages" in out
+    else:
+        sh(HTSTRESS, "-n", scaled(4000), "-c", 20, "http://127.0.0.1:8081/")
+    server.wait("active", 0, seconds=60)
+    stats = server.stats()
+    assert stats["accepted"] == stats["closed"]
