@@ -47,7 +47,11 @@ help: ## list the targets
 
 modules: $(out)/.built ## build the modules (KERNEL=6.1 for a kernel of vm/kernel, KDIR=headers for any)
 
-hooks: $(out)+hooks/.built ## build them with the test hooks, and the tests' own modules
+hooks: $(out)+hooks/.built build/tests/wire ## build them with the test hooks, and the tests' own modules and programs
+
+build/tests/wire: $(wildcard tests/wire/*)
+	@mkdir -p build/tests
+	@$(CC) -O2 -g -std=gnu11 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
 
 # Some headers ask for type information in modules, which pahole makes; none of it is needed here.
 btf = $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)

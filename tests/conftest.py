@@ -56,6 +56,9 @@ def pytest_ignore_collect(collection_path, config):
 
 REPORTS = os.environ.get("TEST_REPORTS")  # set: this pytest runs one file for another
 
+# What a test may be told: where chance begins, how long to try it (seconds), how many faults ("all").
+PASSED = ("SEED", "TIME", "FAULTS")
+
 
 class Reporter:
     """Writes the guest's reports for the host to read."""
@@ -214,7 +217,8 @@ class Batch:
             run = [str(TOP / "vm" / "run"), "-k", self.config.getoption("--kernel"),
                    "-t", str(self.config.getoption("--vm-timeout")), "-o", self.shared.name,
                    *boot_options(items), "--"]
-        command = [*run, "env", f"TEST_REPORTS={reports}",
+        passed = [f"{name}={os.environ[name]}" for name in PASSED if name in os.environ]
+        command = [*run, "env", f"TEST_REPORTS={reports}", *passed,
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
         self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL,

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that the servers answer a peer that breaks every rule of TCP's with what it asked for, or not at all.
+
+tests/wire is that peer. SEED says where chance begins, TIME for how many seconds to go on; a failure names the case."""
+
+import json
+import os
+import subprocess
+import time
+
+import pytest
+from lib import DEBUG, TOP, scaled, sh
+
+WIRE = TOP / "build" / "tests" / "wire"
+SEED = int(os.environ.get("SEED") or 1)
+TIME = int(os.environ.get("TIME") or 0)
+CASES = scaled(2000, 8)  # of a run, one of which is made when TIME is not given
+
+
+@pytest.fixture(scope="module")
+def device():
+    """A TUN device whose peers speak only by the program."""
+    sh("modprobe", "tun", check=not DEBUG)
+    sh("ip", "tuntap", "add", "wire0", "mode", "tun")
+    sh("ip", "addr", "add", "10.7.0.1/16", "dev", "wire0")
+    sh("ip", "-6", "addr", "add", "fd07::1/64", "dev", "wire0", "nodad")
+    sh("ip", "link", "set", "wire0", "up", "mtu", "1500", "txqueuelen", "5000")
+    yield "wire0"
+    sh("ip", "link", "del", "wire0")
+
+
+@pytest.mark.parametrize("module", ["kecho", "khttpd"])
+def test_wire(load, device, module, mode, klog):
+    params = {"kecho": {"port": 12345, "idle_timeout": 30},
+              "khttpd": {"port": 8081, "keepalive_timeout": 30, "request_timeout": 30}}[module]
+    server = load(module, backlog=1024, **params)
+    end = time.monotonic() + TIME / len(("fast", "worker", "owned"))
+    first = 0
+    sums = {}
+    while not first or time.monotonic() < end:
+        done = subprocess.run([WIRE, "-s", str(SEED), "-f", str(first), "-n", str(CASES), device,
+                               "echo" if module == "kecho" else "http", str(params["port"])],
+                              capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        for name, value in json.loads(done.stdout).items():
+            sums[name] = sums.get(name, 0) + value
+        first += CASES
+    print(module, mode, sums)
+    assert sums["cases"] == first and sums["failures"] == 0
+    assert all(sums[name] > 0 for name in sums if name not in ("seed", "failures", "answers"))
+    assert module == "kecho" or sums["answers"] > sums["cases"]
+    server.wait("active", 0, seconds=120)
+    stats = server.stats()
+    assert stats["accepted"] == stats["closed"] and stats["rejected"] == 0
+    assert klog.lines() == []

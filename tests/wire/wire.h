@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * wire.h - what wire sends, and what it expects to come back
+ */
+#ifndef WIRE_H
+#define WIRE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/**
+ * struct http_check - an HTTP server's answers, as they come
+ * @wanted: final answers that a server has to give
+ * @exactly: it has to give as many; else up to that
+ * @answers: final answers so far
+ * @closing: one has said that it is the last
+ * @body: bytes of a body to come
+ * @head_len: bytes of @head
+ * @head: a head that has not ended yet
+ */
+struct http_check {
+	uint32_t wanted;
+	bool exactly;
+	uint32_t answers;
+	bool closing;
+	size_t body;
+	size_t head_len;
+	char head[1024];
+};
+
+/* The next of a sequence of random numbers; @state is any number to begin with. */
+uint64_t wire_random(uint64_t *state);
+
+/* @len random bytes. */
+uint8_t *wire_bytes(uint64_t *rng, uint32_t len);
+
+/* Requests, half the time broken at some places; @len is set, and what is to be expected. */
+uint8_t *wire_requests(uint64_t *rng, uint32_t *len, struct http_check *check);
+
+/* Takes the next bytes of a server. Return: NULL, or what is wrong. */
+const char *wire_check(struct http_check *check, const char *data, size_t len);
+
+/* Says whether a server's bytes may end here. */
+const char *wire_check_end(const struct http_check *check);
+
+#endif
