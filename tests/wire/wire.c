@@ -80,7 +80,7 @@ struct peer {
 	uint32_t window; /* the server's */
 	uint32_t got; /* offset into the server's stream */
 	uint32_t own_window;
-	uint64_t reopen; /* when a closed window opens */
+	uint64_t reopen; /* when a window that is closed, or tiny, opens; ms */
 	bool owe_ack, server_fin;
 	enum end end;
 	uint32_t end_at; /* bytes acknowledged when it ends, if not by FIN */
@@ -335,8 +335,9 @@ static void begin(struct peer *p, unsigned long number)
 	p->len = rnd(p, 10) ? rnd(p, 3000) : rnd(p, 60000);
 	p->own_window = 65535;
 	if (rnd(p, 8) == 0) {
+		/* TCP feeds it by its probes alone, ever more slowly. */
 		p->own_window = 1 + rnd(p, 50);
-		p->len %= 1500;
+		p->reopen = now_ms() + rnd(p, 2000);
 	}
 	p->trick_percent = rnd(p, 3) ? rnd(p, 60) : 0;
 	switch (rnd(p, 20)) {
