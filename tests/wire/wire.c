@@ -402,6 +402,25 @@ static bool take_data(struct peer *p, uint32_t off, const uint8_t *data, uint32_
 	return true;
 }
 
+static void finish(struct peer *p)
+{
+	const char *wrong;
+
+	if (!http && p->got != p->len) {
+		fail(p, "FIN after %u of %u bytes", p->got, p->len);
+		return;
+	}
+	if (http) {
+		wrong = wire_check_end(&p->http);
+		if (wrong) {
+			fail(p, "after answer %u of %u: %s", p->http.answers, p->http.wanted, wrong);
+			return;
+		}
+		answers += p->http.answers;
+	}
+	forget(p);
+}
+
 static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 {
 	size_t head = tcp[12] >> 4 << 2;
@@ -414,6 +433,8 @@ static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 	if (flags & RST) {
 		if (p->state == SYN_SENT)
 			fail(p, "connection refused");
+		else if (p->server_fin && p->una > p->len)
+			finish(p); /* all is done: a FIN of the server's was sent twice, and so acknowledged */
 		else
 			fail(p, "reset by the server");
 		return;
@@ -588,25 +609,6 @@ static void send_next(struct peer *p)
 	if (p->nxt > p->max)
 		p->max = p->nxt;
 	p->sent = now_ms();
-}
-
-static void finish(struct peer *p)
-{
-	const char *wrong;
-
-	if (!http && p->got != p->len) {
-		fail(p, "FIN after %u of %u bytes", p->got, p->len);
-		return;
-	}
-	if (http) {
-		wrong = wire_check_end(&p->http);
-		if (wrong) {
-			fail(p, "after answer %u of %u: %s", p->http.answers, p->http.wanted, wrong);
-			return;
-		}
-		answers += p->http.answers;
-	}
-	forget(p);
 }
 
 static void step(struct peer *p)
