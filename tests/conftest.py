@@ -35,7 +35,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: one of the few tests a module for kernels that CI has less time for")
     config.addinivalue_line("markers", "boot(**kw): "
-                            "boot options for this file: mib=, cpus=, clock=; minutes= it takes; "
+                            "boot options for this file: mib=, cpus=, clock=, faults=; minutes= it takes; "
                             "split= whether each mode gets a boot of its own")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
@@ -196,6 +196,8 @@ def boot_options(items):
         args += ["-n", str(options["cpus"])]
     if "clock" in options:
         args += ["-c", options["clock"]]
+    if options.get("faults"):
+        args.append("-f")
     return args
 
 

@@ -13,6 +13,8 @@ import pytest
 from faults import failing
 from lib import BENCH, KO_DIR, PORT, TOP, connect, insmod, receive_all, rmmod, scaled, sh
 
+pytestmark = pytest.mark.boot(faults=True)
+
 SEED = int(os.environ.get("SEED") or 1)
 SECONDS = 60 if os.environ.get("FAULTS") == "all" else 10
 HTSTRESS = TOP / "userspace" / "htstress"

@@ -9,7 +9,7 @@ import subprocess
 import time
 
 import pytest
-from lib import DEBUG, TOP, scaled, sh
+from lib import DEBUG, TOP, KernelLog, scaled, sh
 
 WIRE = TOP / "build" / "tests" / "wire"
 SEED = int(os.environ.get("SEED") or 1)
@@ -30,10 +30,11 @@ def device():
 
 
 @pytest.mark.parametrize("module", ["kecho", "khttpd"])
-def test_wire(load, device, module, mode, klog):
+def test_wire(load, device, module, mode):
     params = {"kecho": {"port": 12345, "idle_timeout": 30},
               "khttpd": {"port": 8081, "keepalive_timeout": 30, "request_timeout": 30}}[module]
     server = load(module, backlog=1024, **params)
+    log = KernelLog()
     end = time.monotonic() + TIME / len(("fast", "worker", "owned"))
     first = 0
     sums = {}
@@ -52,4 +53,4 @@ def test_wire(load, device, module, mode, klog):
     server.wait("active", 0, seconds=120)
     stats = server.stats()
     assert stats["accepted"] == stats["closed"] and stats["rejected"] == 0
-    assert klog.lines() == []
+    assert log.lines() == []
