@@ -234,6 +234,7 @@ static void on_set_state(struct pt_regs *regs)
  * @take: samples it; hard interrupts are off
  * @kp: at its entry
  * @err: 0 armed; 1 not asked for yet; else why it is not, a negative errno
+ * @stuck: could not be taken back: the kernel may call it until the next boot
  */
 struct hook {
 	const char *what;
@@ -241,6 +242,7 @@ struct hook {
 	void (*take)(struct pt_regs *regs);
 	struct kprobe kp;
 	int err;
+	bool stuck;
 };
 
 static struct hook hooks[] = {
@@ -255,6 +257,8 @@ static struct hook hooks[] = {
 	{ .what = "done", .symbol = "tcp_set_state", .take = on_set_state, .err = 1 },
 };
 
+static bool armed; /* set and cleared under probe_mutex; a hook that is stuck is called after that */
+
 /*
  * With interrupts off, so that records of one CPU are in order of time. What an interrupt that
  * waited meanwhile receives is lost all the same: the kernel drops hits until it is through here.
@@ -263,6 +267,8 @@ static int on_hit(struct kprobe *kp, struct pt_regs *regs)
 {
 	unsigned long flags;
 
+	if (unlikely(!READ_ONCE(armed)))
+		return 0;
 	local_irq_save(flags);
 	container_of(kp, struct hook, kp)->take(regs);
 	local_irq_restore(flags);
@@ -272,39 +278,81 @@ static int on_hit(struct kprobe *kp, struct pt_regs *regs)
 /* Hits that the kernel dropped while hooks were armed before; under probe_mutex. */
 static unsigned long missed_before;
 
+/* Return: 0 or a negative errno. */
+static int arm(struct hook *hook)
+{
+	int err;
+
+	if (hook->stuck)
+		return 0;
+	/* What an earlier registration left in there is refused by the next. */
+	hook->kp = (struct kprobe){
+		.symbol_name = hook->symbol,
+		.pre_handler = on_hit,
+	};
+	err = register_kprobe(&hook->kp);
+	/* Without memory for it 7.x says 0 all the same, and knows of no such hook then. */
+	if (!err && enable_kprobe(&hook->kp))
+		err = -ENOMEM;
+	return err;
+}
+
+/*
+ * To take a hook back takes memory where it is one of ftrace's. Without, unregister_kprobe() leaves
+ * it as it is and tells so by clearing its address. To ask again would spoil the kernel's count of
+ * its hooks; so it stays, and the module with it, and does nothing while nobody has the file open.
+ */
+static void disarm(struct hook *hook)
+{
+	kprobe_opcode_t *addr = hook->kp.addr;
+
+	if (hook->stuck)
+		return;
+	unregister_kprobe(&hook->kp);
+	if (likely(hook->kp.addr))
+		return;
+	hook->kp.addr = addr; /* by which the kernel finds it when it is hit */
+	hook->stuck = true;
+	__module_get(THIS_MODULE);
+	pr_warn("no memory to take back the hook at %s: it does nothing, but the module cannot be unloaded any more\n",
+		hook->symbol);
+}
+
 int probe_hooks_arm(void)
 {
-	unsigned int i, armed = 0;
+	unsigned int i, n = 0;
 
+	WRITE_ONCE(armed, true);
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-		/* What an earlier registration left in there is refused by the next. */
-		hooks[i].kp = (struct kprobe){
-			.symbol_name = hooks[i].symbol,
-			.pre_handler = on_hit,
-		};
-		hooks[i].err = register_kprobe(&hooks[i].kp);
+		hooks[i].err = arm(&hooks[i]);
 		if (hooks[i].err)
 			pr_warn("no hook at %s (%d): its records will be missing\n",
 				hooks[i].symbol, hooks[i].err);
 		else
-			armed++;
+			n++;
 		probe_say(1, "hook at %s: %s\n", hooks[i].symbol,
 			  hooks[i].err ? "not armed" : "armed");
 	}
-	return armed ? 0 : -ENOENT;
+	if (n)
+		return 0;
+	WRITE_ONCE(armed, false);
+	return hooks[0].err == -ENOMEM ? -ENOMEM : -ENOENT;
 }
 
 void probe_hooks_disarm(void)
 {
 	unsigned int i;
 
+	WRITE_ONCE(armed, false);
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		if (hooks[i].err)
 			continue;
-		unregister_kprobe(&hooks[i].kp);
+		disarm(&hooks[i]);
 		missed_before += hooks[i].kp.nmissed;
+		hooks[i].kp.nmissed = 0;
 		hooks[i].err = 1;
 	}
+	synchronize_rcu(); /* for a hook that is stuck; the rest were waited for */
 }
 
 unsigned long probe_hooks_missed(void)

@@ -3,6 +3,7 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 from lib import UNLOAD_MAX, connect, receive, receive_all, rmmod, scaled
@@ -147,3 +148,8 @@ def test_eof_waits_for_the_answer(kline):
     with talk(b"sleep 300\nsay z\n") as s:
         s.shutdown(socket.SHUT_WR)
         assert receive_all(s) == b"slept\n<z>\neof after 0\n"
+
+
+def test_warnings_are_seen():
+    """A kernel without CONFIG_BUG says nothing where it should warn: then no run on it would prove much."""
+    assert " report_bug\n" in Path("/proc/kallsyms").read_text(encoding="ascii")

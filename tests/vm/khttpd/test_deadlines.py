@@ -60,6 +60,20 @@ def test_header_deadline(load, begun):
     assert khttpd.stat("requests") == khttpd.stat("responses_2xx") + khttpd.stat("responses_4xx") == 2
 
 
+@modes("fast")
+def test_each_head_has_its_time(load):
+    """Also one whose first bytes come with the last of the one before."""
+    khttpd = load("khttpd", request_timeout=2)
+    request = get()
+    with client() as s:
+        s.sendall(request[:9])
+        for _ in range(4):
+            time.sleep(1.2)
+            s.sendall(request[9:] + request[:9])
+            assert parse(s.recv(4096)).status == 200
+    assert timeouts(khttpd) == {}
+
+
 @pytest.mark.parametrize("body", [sized(b"1000"), chunked(b"3e8\r\n"), chunked(b"0\r\nX: ")])
 @modes("fast")
 def test_body_deadline(load, body):
