@@ -250,6 +250,7 @@ def test_open_tcpprobe():
         errors += error is not None
         assert error is None or error.errno in SHORT, (n, error)
         assert " armed " not in stat.read_text(), (n, error)
+    close_it()
     assert errors > 0
 
 
