@@ -37,7 +37,7 @@ static const char *const requests[] = {
 	"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n12345",
 	"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
 	"PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nA;x=y\r\n0123456789\r\n0\r\n\r\n",
-	"POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
+	"GET / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabc",
 	"\r\nGET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n",
 	"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n",
 	"DELETE / HTTP/1.1\r\nhost:a\r\nCookie: 1=2; 3=4\r\n\r\n",
