@@ -440,8 +440,12 @@ static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 		return;
 	}
 	if (p->state == SYN_SENT) {
-		if ((flags & (SYN | ACK)) != (SYN | ACK) || ack)
+		if ((flags & (SYN | ACK)) != (SYN | ACK) || ack) {
+			/* Of a connection that this end knows nothing of any more. */
+			if (ack)
+				transmit(p, RST, ack, 0, NULL, 0, NULL);
 			return;
+		}
 		p->irs = seq;
 		parse_options(p, tcp, head);
 		p->window = tcp[14] << 8 | tcp[15];
