@@ -31,8 +31,8 @@ def device():
 
 @pytest.mark.parametrize("module", ["kecho", "khttpd"])
 def test_wire(load, device, module, mode):
-    params = {"kecho": {"port": 12345, "idle_timeout": 30},
-              "khttpd": {"port": 8081, "keepalive_timeout": 30, "request_timeout": 30}}[module]
+    params = {"kecho": {"port": 12345, "idle_timeout": 10},
+              "khttpd": {"port": 8081, "keepalive_timeout": 10, "request_timeout": 10}}[module]
     server = load(module, backlog=1024, **params)
     log = KernelLog()
     end = time.monotonic() + TIME / len(("fast", "worker", "owned"))

@@ -251,3 +251,16 @@ def test_half_closed(khttpd, host):
     assert exchange(host=host) == b""
     khttpd.wait("active", 0)
     assert khttpd.stat("errors") == 0
+
+
+@modes("fast")
+@pytest.mark.parametrize("every", [2, 3])
+def test_memory_short_for_answers(load, every):
+    """Sends that find no memory: what is left is sent later, before the FIN where it is the last."""
+    khttpd = load("khttpd", hooks=True, hook_send_fails=every)
+    last = get(b"Connection: close")
+    for data, statuses in ((last, [200]), (b"GARBAGE\r\n", [400]), (GET * 100 + last, [200] * 101), (GET * 10, [200] * 10)):
+        for _ in range(10):
+            assert [a.status for a in parse_all(exchange(data))] == statuses
+    khttpd.wait("closed", 40)
+    assert khttpd.stat("errors") == 0
