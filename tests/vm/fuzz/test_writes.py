@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that whatever is written to the suite's files does what it says or nothing: random and mutated lines for
+/proc/net/drop_tcp_sock, random values for each parameter and sysctl. SEED says where chance begins, TIME how long."""
+
+import contextlib
+import os
+import random
+import re
+import socket
+import time
+from pathlib import Path
+
+import pytest
+from lib import KO_DIR, insmod, loaded, rmmod, scaled
+
+SEED = int(os.environ.get("SEED") or 1)
+TIME = int(os.environ.get("TIME") or 0)
+FILE = "/proc/net/drop_tcp_sock"
+MODULES = "kecho", "khttpd", "drop_tcp_sock", "tcpprobe"
+SEEDS = [b"192.0.2.1:80 192.0.2.2:4000\n", b"192.0.2.1:80\t192.0.2.2:4000 time-wait\n", b"2001:db8::1:80 2001:db8::2:81\n",
+         b"[2001:db8::1]:80 [2001:db8::2]:81 established\n", b"tcp 0 0 192.0.2.7:22 192.0.2.9:55000 ESTABLISHED\n",
+         b"ESTAB 0 0 192.0.2.7%eth0:22 192.0.2.9:55000\n", b"# a comment\n", b"\n", b"192.0.2.1:80 192.0.2.2:65536\r\n"]
+# No pattern can come of these bytes that would name the sockets which have to survive.
+BYTES = bytes(b for b in range(256) if b not in b"*/")
+
+
+@pytest.fixture(autouse=True)
+def unloaded():
+    yield
+    for module in MODULES:
+        if loaded(module):
+            rmmod(module)
+
+
+def mutated(rng, line):
+    line = bytearray(line)
+    for _ in range(rng.choice((0, 1, 1, 3, 10))):
+        at = rng.randrange(len(line) + 1)
+        kind = rng.randrange(4)
+        if kind == 0:
+            line[at:at] = bytes(rng.choices(BYTES, k=rng.choice((1, 2, 50, 600))))
+        elif kind == 1:
+            del line[at:at + rng.randrange(1, 5)]
+        elif kind == 2:
+            line[at:at] = line[at:at + 20]
+        else:
+            line[at:at] = rng.choice((b"4294967296", b"%", b"[", b"]", b":", b"::", b".", b" ", b"\n", b"\0", b"-1", b"listening"))
+    return bytes(line)
+
+
+def test_drop_lines():
+    rng = random.Random(SEED)
+    insmod(KO_DIR / "drop_tcp_sock.ko")
+    end = time.monotonic() + TIME
+    writes = refused = 0
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        asked = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(10)]
+        served = [stack.enter_context(listener.accept()[0]) for _ in asked]
+        while writes < scaled(3000, 10) or time.monotonic() < end:
+            fd = os.open(FILE, os.O_WRONLY)
+            try:
+                for _ in range(rng.randrange(1, 5)):
+                    text = b"".join(mutated(rng, rng.choice(SEEDS)) for _ in range(rng.choice((1, 2, 30))))
+                    text = text[:rng.randrange(len(text) + 1)] if rng.random() < 0.3 else text
+                    writes += 1
+                    with contextlib.suppress(OSError):
+                        refused += 1
+                        assert os.write(fd, text) == len(text)
+                        refused -= 1
+            finally:
+                os.close(fd)
+        said = Path(FILE).read_bytes()
+        assert re.fullmatch(rb"version 1\n(\w+ \d+\n)+last_malformed \"[ -~]*\"\n", said), said
+        counts = {k: int(v) for k, v in re.findall(r"^(\w+) (\d+)$", said.decode(), re.M)}
+        print(f"{writes} writes, {refused} refused; {counts}")
+        assert counts["dropped"] == 0 and 0 < counts["not_found"] == counts["requested"] and counts["malformed"] > 0
+        assert 0 < refused < writes
+        for a, b in zip(asked, served):
+            a.sendall(b"alive")
+            assert b.recv(5) == b"alive"
+        with open(FILE, "wb", buffering=0) as f:  # it still does what it is for
+            f.write(("%s:%d %s:%d\n" % (*asked[0].getsockname(), *listener.getsockname())).encode())
+        with pytest.raises(ConnectionAbortedError):
+            asked[0].send(b"x")
+    rmmod("drop_tcp_sock")
+
+
+def values(rng):
+    number = rng.choice((rng.randrange(300), rng.randrange(1 << 20), 2 ** rng.randrange(70) - rng.randrange(2), -rng.randrange(9)))
+    return rng.choice((str(number), str(number), hex(max(number, 0)), f" {number} ", f"{number}\n", f"{number}x", "", " ", "\0", "9" * 5000,
+                       "1 2", "0x", "+1", "1e3", "%n%s", "ä")).encode()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_settings(module):
+    """A write is refused and changes nothing, or is what is read back."""
+    rng = random.Random(SEED)
+    insmod(KO_DIR / f"{module}.ko")
+    folders = Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus")
+    settings = [path for folder in folders if folder.exists() for path in sorted(folder.iterdir()) if path.stat().st_mode & 0o200]
+    assert bool(settings) == (module != "drop_tcp_sock")
+    end = time.monotonic() + TIME / 8
+    taken = refused = 0
+    for path in settings:
+        first = old = path.read_text()
+        n = 0
+        while n < scaled(200, 10) or time.monotonic() < end:
+            n += 1
+            value = values(rng)
+            fd = os.open(path, os.O_WRONLY)
+            try:
+                os.write(fd, value)
+                error = None
+                taken += 1
+            except OSError as e:
+                error = e
+                refused += 1
+            finally:
+                os.close(fd)
+            new = path.read_text()
+            if error or new != old:
+                assert new == old if error else int(new) == int(value.split(b"\0")[0], 0), (path, value, old, new, error)
+            assert re.fullmatch(r"\d+\n", new), (path, value, new)
+            old = new
+        path.write_text(first)
+    print(f"{module}: {len(settings)} settings, {taken} values taken, {refused} refused")
+    assert not settings or (taken and refused)
