@@ -120,7 +120,7 @@ def test_settings(module):
                 os.close(fd)
             new = path.read_text()
             if error or new != old:
-                assert new == old if error else int(new) == int(value.split(b"\0")[0], 0), (path, value, old, new, error)
+                assert new == old if error else int(new) == int(value.split(b"\0")[0].split()[0], 0), (path, value, old, new, error)
             assert re.fullmatch(r"\d+\n", new), (path, value, new)
             old = new
         path.write_text(first)
