@@ -283,8 +283,6 @@ static int arm(struct hook *hook)
 {
 	int err;
 
-	if (hook->stuck)
-		return 0;
 	/* What an earlier registration left in there is refused by the next. */
 	hook->kp = (struct kprobe){
 		.symbol_name = hook->symbol,
@@ -320,23 +318,29 @@ static void disarm(struct hook *hook)
 
 int probe_hooks_arm(void)
 {
-	unsigned int i, n = 0;
+	struct hook *hook, *end = hooks + ARRAY_SIZE(hooks);
+	unsigned int n = 0;
 
 	WRITE_ONCE(armed, true);
-	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
-		hooks[i].err = arm(&hooks[i]);
-		if (hooks[i].err)
-			pr_warn("no hook at %s (%d): its records will be missing\n",
-				hooks[i].symbol, hooks[i].err);
-		else
-			n++;
-		probe_say(1, "hook at %s: %s\n", hooks[i].symbol,
-			  hooks[i].err ? "not armed" : "armed");
+	for (hook = hooks; hook < end; hook++) {
+		if (hook->stuck)
+			continue;
+		hook->err = arm(hook);
+		n += !hook->err;
+	}
+	for (hook = hooks; hook < end; hook++) {
+		/* The kernel calls one that is stuck as long as it has another to call. */
+		if (hook->stuck)
+			hook->err = n ? 0 : -EBUSY;
+		if (hook->err)
+			pr_warn("no hook at %s (%d): its records will be missing\n", hook->symbol,
+				hook->err);
+		probe_say(1, "hook at %s: %s\n", hook->symbol, hook->err ? "not armed" : "armed");
 	}
 	if (n)
 		return 0;
 	WRITE_ONCE(armed, false);
-	return hooks[0].err == -ENOMEM ? -ENOMEM : -ENOENT;
+	return hooks[0].err;
 }
 
 void probe_hooks_disarm(void)
