@@ -3,6 +3,7 @@
 
 import contextlib
 import socket
+import threading
 import time
 
 import pytest
@@ -171,6 +172,27 @@ def test_unread_in_the_send_buffer(load):
         khttpd.wait("active", 0, seconds=10)
         within(began, 1.5, 6)
     assert timeouts(khttpd) == {"response": 1}
+
+
+@modes("fast")
+def test_answers_that_find_no_room_again_and_again(load):
+    """Each has its time to find some."""
+    khttpd = load("khttpd", request_timeout=3, keepalive_timeout=30)
+    count = 40000
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        s.connect(("127.0.0.1", HTTP_PORT))
+        sender = threading.Thread(target=lambda: (s.sendall(GET * count), s.shutdown(socket.SHUT_WR)))
+        sender.start()
+        parts = []
+        began = time.monotonic()
+        while data := s.recv(1 << 14):
+            parts.append(data)
+            if time.monotonic() < began + 8:
+                time.sleep(0.1)
+        sender.join()
+    assert b"".join(parts).count(b"HTTP/1.1 200 OK\r\n") == count
+    assert timeouts(khttpd) == {}
 
 
 @modes("fast")

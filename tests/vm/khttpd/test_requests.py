@@ -264,3 +264,20 @@ def test_memory_short_for_answers(load, every):
             assert [a.status for a in parse_all(exchange(data))] == statuses
     khttpd.wait("closed", 40)
     assert khttpd.stat("errors") == 0
+
+
+@modes("fast")
+def test_last_answer_and_fin_share_a_segment(khttpd):
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
+        wire.settimeout(0.5)
+        exchange(get(b"Connection: close"))
+        exchange(GET * 20 + get(b"Connection: close"))
+        exchange(b"GARBAGE\r\n")
+        fins = []
+        with contextlib.suppress(TimeoutError):
+            while True:
+                packet = wire.recv(70000)
+                tcp = packet[4 * (packet[0] & 15):]
+                if packet[9] == socket.IPPROTO_TCP and struct.unpack_from(">H", tcp)[0] == 8081 and tcp[13] & 1:
+                    fins.append(len(tcp) - 4 * (tcp[12] >> 4))
+    assert len(fins) >= 3 and all(fins), fins
