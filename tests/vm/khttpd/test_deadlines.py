@@ -9,7 +9,7 @@ import time
 import pytest
 from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import MAX_HEADER, chunked, filled, get, sized
-from lib import DEBUG, in_netns, modes, network_namespace, scaled, sh, slabs
+from lib import DEBUG, in_netns, modes, network_namespace, scaled, sh, slabs, sysctl
 
 GET = get()
 KINDS = ("header", "body", "keepalive", "response")
@@ -179,7 +179,8 @@ def test_answers_that_find_no_room_again_and_again(load):
     """Each has its time to find some."""
     khttpd = load("khttpd", request_timeout=3, keepalive_timeout=30)
     count = 40000
-    with socket.socket() as s:
+    # What is sent waits in buffers that are small, or it would take the reader longer than that to come to its end.
+    with sysctl(ipv4__tcp_wmem="4096 16384 262144"), socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
         s.connect(("127.0.0.1", HTTP_PORT))
         sender = threading.Thread(target=lambda: (s.sendall(GET * count), s.shutdown(socket.SHUT_WR)))
