@@ -37,7 +37,7 @@ programs := $(patsubst %.c,%,$(wildcard userspace/*.c))
 PYTHON ?= /usr/bin/python3
 K := $(or $(KERNEL),6.1)
 
-.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan bench plot shell load unload lint format clean
+.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan faults fuzz bench plot shell load unload lint format clean
 all: modules userspace ## build the modules and the programs
 
 help: ## list the targets
@@ -116,6 +116,17 @@ check-debug: kernels ## the tests on a kernel with KASAN, lockdep and kmemleak, 
 
 check-kcsan: kernels ## the tests on a kernel that watches for data races
 	@tests/matrix kcsan -- $(TESTS)
+
+faults: kernels ## every allocation of a call fails in turn, and a share of those under traffic, on the debug kernel
+	@FAULTS=all tests/matrix debug -- tests/vm/faults
+
+# Seconds that each fuzzer goes on, and where chance begins.
+TIME ?= 60
+SEED ?= 1
+
+fuzz: kernels ## the fuzzers, TIME=60 seconds each from SEED=1, on the debug kernel or KERNEL=
+	@FUZZ_SECONDS=$(TIME) SEED=$(SEED) $(PYTHON) -m pytest -c tests/pytest.ini tests/host -k fuzz
+	@TIME=$(TIME) SEED=$(SEED) tests/matrix $(or $(KERNEL),debug) -- tests/vm/fuzz
 
 # What "make bench" measures, a boot each.
 BENCH ?= $(filter-out lib,$(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py)))

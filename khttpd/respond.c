@@ -300,7 +300,6 @@ static int respond_resume(struct ksrv_conn *conn)
 			return -EAGAIN;
 		kfree(hc->tail);
 		hc->tail = NULL;
-		hc->phase = PHASE_NEW;
 	}
 	settle(conn, hc);
 	return 0;

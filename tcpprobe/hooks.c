@@ -257,7 +257,8 @@ static struct hook hooks[] = {
 	{ .what = "done", .symbol = "tcp_set_state", .take = on_set_state, .err = 1 },
 };
 
-static bool armed; /* set and cleared under probe_mutex; a hook that is stuck is called after that */
+static bool
+	armed; /* set and cleared under probe_mutex; a hook that is stuck is called after that */
 
 /*
  * With interrupts off, so that records of one CPU are in order of time. What an interrupt that

@@ -44,8 +44,8 @@ struct reader {
 DEFINE_MUTEX(probe_read_mutex); /* nests inside reader.mutex too */
 
 /*
- * Who waits for records. Allocated, though there is one, since KASAN tells who uses freed memory only
- * of what was allocated: see let_go().
+ * Who waits for records. Allocated, though there is one, since KASAN tells who uses freed memory
+ * only of what was allocated: see let_go().
  */
 static wait_queue_head_t *readers;
 static unsigned int opens; /* under probe_mutex */

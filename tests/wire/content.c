@@ -47,9 +47,25 @@ static const char *const requests[] = {
 /* One of the things that happen to bytes on their way from a careless program. */
 static uint32_t spoil(uint64_t *rng, uint8_t *text, uint32_t len)
 {
-	static const char *const bits[] = { "\r\n", "\r\n\r\n", "\n", "\r", "\0", ":", " ", "Content-Length: 9\r\n",
-					    "Transfer-Encoding: chunked\r\n", "\xff", "%", "HTTP/2.0", "-1", ",", ";",
-					    "18446744073709551616", "\t", "Connection: close\r\n", "Host: b\r\n" };
+	static const char *const bits[] = { "\r\n",
+					    "\r\n\r\n",
+					    "\n",
+					    "\r",
+					    "\0",
+					    ":",
+					    " ",
+					    "Content-Length: 9\r\n",
+					    "Transfer-Encoding: chunked\r\n",
+					    "\xff",
+					    "%",
+					    "HTTP/2.0",
+					    "-1",
+					    ",",
+					    ";",
+					    "18446744073709551616",
+					    "\t",
+					    "Connection: close\r\n",
+					    "Host: b\r\n" };
 	const char *bit = bits[wire_random(rng) % (sizeof(bits) / sizeof(*bits))];
 	uint32_t at = wire_random(rng) % len, n = *bit ? strlen(bit) : 1;
 
@@ -107,7 +123,7 @@ static const char *field(const char *head, const char *name)
 {
 	size_t n = strlen(name);
 
-	for (; (head = strstr(head, "\r\n")); )
+	for (; (head = strstr(head, "\r\n"));)
 		if (!strncmp(head += 2, name, n) && !strncmp(head + n, ": ", 2))
 			return head + n + 2;
 	return NULL;
@@ -171,7 +187,8 @@ const char *wire_check(struct http_check *check, const char *data, size_t len)
 		check->head[check->head_len++] = *data++;
 		check->head[check->head_len] = '\0';
 		len--;
-		if (check->head_len >= 4 && !strcmp(check->head + check->head_len - 4, "\r\n\r\n")) {
+		if (check->head_len >= 4 &&
+		    !strcmp(check->head + check->head_len - 4, "\r\n\r\n")) {
 			wrong = check_head(check);
 			check->head_len = 0;
 			if (wrong)

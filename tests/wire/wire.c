@@ -49,8 +49,9 @@ enum end {
 
 /* What is done to a server beyond what it has to be told; see disturb(). */
 static const char *const trick_names[] = {
-	"again",     "out_of_window", "bad_checksum", "ack_of_unsent",	"old_ack",	"reset_beside",
-	"syn_inside", "no_ack_flag",  "early",	      "keepalive",	"odd_options",	"window",
+	"again",   "out_of_window", "bad_checksum", "ack_of_unsent",
+	"old_ack", "reset_beside",  "syn_inside",   "no_ack_flag",
+	"early",   "keepalive",	    "odd_options",  "window",
 };
 
 #define TRICKS (sizeof(trick_names) / sizeof(*trick_names))
@@ -100,7 +101,8 @@ static int tun;
 static uint16_t server_port;
 static bool http;
 static uint64_t seed = 1;
-static unsigned long failures, ended, sent_segments, got_segments, fragmented, tricks[TRICKS], ends[4], answers;
+static unsigned long failures, ended, sent_segments, got_segments, fragmented, tricks[TRICKS],
+	ends[4], answers;
 static uint16_t next_port;
 
 static uint64_t now_ms(void)
@@ -177,14 +179,15 @@ static void fail(struct peer *p, const char *format, ...)
 	va_start(ap, format);
 	vfprintf(stderr, format, ap);
 	va_end(ap);
-	fprintf(stderr, "\n  stream %u, acknowledged %u, sent %u, got %u, window %u, end %d\n", p->len, p->una, p->max,
-		p->got, p->window, p->end);
+	fprintf(stderr, "\n  stream %u, acknowledged %u, sent %u, got %u, window %u, end %d\n",
+		p->len, p->una, p->max, p->got, p->window, p->end);
 	for (i = 0; i < HISTORY; i++) {
 		struct segment *s = &p->history[(p->history_at + i) % HISTORY];
 
 		if (s->flags)
-			fprintf(stderr, "  %s flags %02x seq %d ack %d len %u window %u\n", s->out ? ">" : "<", s->flags,
-				(int)s->seq, (int)s->ack, s->len, s->window);
+			fprintf(stderr, "  %s flags %02x seq %d ack %d len %u window %u\n",
+				s->out ? ">" : "<", s->flags, (int)s->seq, (int)s->ack, s->len,
+				s->window);
 	}
 	failures++;
 	forget(p);
@@ -229,8 +232,8 @@ struct special {
 };
 
 /* Sends a segment; @seq and @ack are offsets into the streams. */
-static void transmit(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, const uint8_t *data, size_t len,
-		     const struct special *sp)
+static void transmit(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, const uint8_t *data,
+		     size_t len, const struct special *sp)
 {
 	static const struct special plain;
 	uint8_t packet[1600] = {}, *tcp = packet + (p->v6 ? 40 : 20);
@@ -413,7 +416,8 @@ static void finish(struct peer *p)
 	if (http) {
 		wrong = wire_check_end(&p->http);
 		if (wrong) {
-			fail(p, "after answer %u of %u: %s", p->http.answers, p->http.wanted, wrong);
+			fail(p, "after answer %u of %u: %s", p->http.answers, p->http.wanted,
+			     wrong);
 			return;
 		}
 		answers += p->http.answers;
@@ -428,7 +432,8 @@ static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 	uint8_t flags = tcp[13];
 	bool fresh;
 
-	remember(p, (struct segment){ false, flags, seq - p->irs - 1, ack, data_len, tcp[14] << 8 | tcp[15] });
+	remember(p, (struct segment){ false, flags, seq - p->irs - 1, ack, data_len,
+				      tcp[14] << 8 | tcp[15] });
 	got_segments++;
 	if (flags & RST) {
 		if (p->state == SYN_SENT)
@@ -518,7 +523,8 @@ static void disturb(struct peer *p)
 {
 	uint8_t junk[600], options[8] = { 253, 0, 1, 1, 8, 200, 0, 0 };
 	struct special sp = {};
-	uint32_t trick = rnd(p, TRICKS), n = 1 + rnd(p, sizeof(junk)), at, i, server = p->got + p->server_fin;
+	uint32_t trick = rnd(p, TRICKS), n = 1 + rnd(p, sizeof(junk)), at, i,
+		 server = p->got + p->server_fin;
 
 	tricks[trick]++;
 	for (i = 0; i < n; i++)
@@ -547,7 +553,8 @@ static void disturb(struct peer *p)
 		transmit(p, ACK, p->max, server - rnd(p, server + 1), NULL, 0, NULL);
 		break;
 	case 5: /* one byte off, or far off */
-		transmit(p, RST, rnd(p, 2) ? p->una + 0x30000000 : p->max + 1 + rnd(p, 100), 0, NULL, 0, NULL);
+		transmit(p, RST, rnd(p, 2) ? p->una + 0x30000000 : p->max + 1 + rnd(p, 100), 0,
+			 NULL, 0, NULL);
 		break;
 	case 6:
 		transmit(p, SYN, p->max + rnd(p, 1000), 0, NULL, 0, NULL);
@@ -672,8 +679,9 @@ static void report(uint64_t began)
 
 	printf("{\"seed\": %llu, \"cases\": %lu, \"failures\": %lu, \"seconds\": %.1f, \"sent\": %lu, \"received\": %lu, "
 	       "\"fragmented\": %lu, \"answers\": %lu, \"fin\": %lu, \"reset\": %lu, \"vanished\": %lu, \"half_open\": %lu",
-	       (unsigned long long)seed, ended, failures, (now_ms() - began) / 1000.0, sent_segments, got_segments,
-	       fragmented, answers, ends[0], ends[1], ends[2], ends[3]);
+	       (unsigned long long)seed, ended, failures, (now_ms() - began) / 1000.0,
+	       sent_segments, got_segments, fragmented, answers, ends[0], ends[1], ends[2],
+	       ends[3]);
 	for (i = 0; i < TRICKS; i++)
 		printf(", \"%s\": %lu", trick_names[i], tricks[i]);
 	printf("}\n");
@@ -705,7 +713,8 @@ int main(int argc, char **argv)
 		}
 	}
 	if (argc - optind != 3 || at_once < 1 || at_once > AT_ONCE_MAX)
-		errx(2, "usage: wire [-s SEED] [-f FIRST] [-n CASES] [-c AT_ONCE] DEVICE echo|http PORT");
+		errx(2,
+		     "usage: wire [-s SEED] [-f FIRST] [-n CASES] [-c AT_ONCE] DEVICE echo|http PORT");
 	open_device(argv[optind]);
 	http = !strcmp(argv[optind + 1], "http");
 	server_port = atoi(argv[optind + 2]);
