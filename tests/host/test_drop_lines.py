@@ -5,7 +5,10 @@ The VM's tests run the same code in the kernel; what differs there is who parses
 """
 
 import ipaddress
+import os
 import random
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -158,3 +161,19 @@ def test_mutated_lines(program):
         lines.append(bytes(line).replace(b"\n", b""))
     said = read(program, b"\n".join(lines) + b"\n", 333)
     assert len(said) == len(lines)
+
+
+def test_fuzz(tmp_path):
+    """libFuzzer finds no lines that a cut changes, or that ASan or UBSan object to. FUZZ_SECONDS: how long."""
+    target = tmp_path / "fuzz"
+    subprocess.run(["clang", "-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
+                    "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", f"-I{TOP}/common", f"-I{TOP}/drop_tcp_sock",
+                    "-o", target, TOP / "tests/fuzz/drop_lines.c", TOP / "drop_tcp_sock/line.c", TOP / "userspace/lib/pure.c"],
+                   check=True)
+    corpus = shutil.copytree(TOP / "tests/fuzz/corpus/drop_lines", tmp_path / "corpus")
+    done = subprocess.run([target, f"-max_total_time={os.environ.get('FUZZ_SECONDS', '20')}", "-max_len=2048",
+                           f"-seed={os.environ.get('SEED', '1')}", f"-artifact_prefix={tmp_path}/", corpus],
+                          capture_output=True, text=True, check=False)
+    found = [f"{f.name}: {f.read_bytes()!r}" for f in tmp_path.glob("crash-*")]
+    assert done.returncode == 0, (found, done.stderr[-3000:])
+    assert re.search(r"Done \d{4,} runs", done.stderr), done.stderr[-500:]

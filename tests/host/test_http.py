@@ -7,6 +7,7 @@ ASan and UBSan watch; each piece of input has a buffer of its own.
 import os
 import random
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -187,6 +188,8 @@ def test_fuzz(tmp_path):
             (corpus / f"{n}").write_bytes(b"\0\0" + data)
             (corpus / f"{n}-limited").write_bytes(bytes([1 + 2 * (n % 9), n % 256]) + data)
     target = build(tmp_path / "fuzz", "-fsanitize=fuzzer", *SANITIZERS, TOP / "tests/fuzz/http_parser.c", *SOURCES, compiler="clang")
+    for kept in (TOP / "tests/fuzz/corpus/http").iterdir():
+        shutil.copy(kept, corpus)
     done = subprocess.run([target, f"-max_total_time={os.environ.get('FUZZ_SECONDS', '60')}", "-max_len=4096",
                            f"-seed={os.environ.get('SEED', '1')}", f"-artifact_prefix={tmp_path}/", corpus],
                           capture_output=True, text=True, check=False)
