@@ -35,7 +35,7 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: one of the few tests a module for kernels that CI has less time for")
     config.addinivalue_line("markers", "boot(**kw): "
-                            "boot options for this file: mib=, cpus=, clock=, faults=; minutes= it takes; "
+                            "boot options for this file: mib=, cpus=, clock=, faults=, append= (to the kernel's command line); minutes= it takes; "
                             "split= whether each mode gets a boot of its own")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
@@ -223,7 +223,8 @@ class Batch:
         command = [*run, "env", f"TEST_REPORTS={reports}", *passed,
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
-        self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL,
+        env = {**os.environ, "VM_APPEND": boot_marker(items).get("append", os.environ.get("VM_APPEND", ""))}
+        self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, env=env,
                                         stdout=self.said, stderr=subprocess.STDOUT)
 
     def running(self):
