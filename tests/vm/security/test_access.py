@@ -16,7 +16,7 @@ OPENER = "import os,sys\ntry:\n os.open(sys.argv[1], getattr(os, sys.argv[2]))\n
 NOBODY = "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"
 WHO = {"nobody": NOBODY, "root of nobody's user namespace": (*NOBODY, "unshare", "-Ur"),
        "root of a user namespace": ("unshare", "-Ur"),
-       "nobody with a network namespace": (*NOBODY, "unshare", "-Urn")}
+       "nobody with a network namespace": (*NOBODY, "unshare", "-Ur", "unshare", "-n")}  # its owner's root is to be known by then
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,8 @@ def test_files(everything, who):
     own = "network" in who
     for path in READABLE:
         assert opened(who, path, "O_RDONLY") == ("No such file or directory" if own else "opened"), path
-        assert opened(who, path, "O_WRONLY") != "opened", path
+        if who != "root of a user namespace":  # who may override modes of files of the users it knows, root's
+            assert opened(who, path, "O_WRONLY") != "opened", path
     for path in CLOSED:
         for flags in ("O_RDONLY", "O_WRONLY", "O_RDWR"):
             said = opened(who, path, flags)
