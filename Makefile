@@ -37,7 +37,7 @@ programs := $(patsubst %.c,%,$(wildcard userspace/*.c))
 PYTHON ?= /usr/bin/python3
 K := $(or $(KERNEL),6.1)
 
-.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan faults fuzz bench plot shell load unload lint format clean
+.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan faults fuzz soak bench plot shell load unload lint format clean
 all: modules userspace ## build the modules and the programs
 
 help: ## list the targets
@@ -127,6 +127,12 @@ SEED ?= 1
 fuzz: kernels ## the fuzzers, TIME=60 seconds each from SEED=1, on the debug kernel or KERNEL=
 	@FUZZ_SECONDS=$(TIME) SEED=$(SEED) $(PYTHON) -m pytest -c tests/pytest.ini tests/host -k fuzz
 	@TIME=$(TIME) SEED=$(SEED) tests/matrix $(or $(KERNEL),debug) -- tests/vm/fuzz
+
+soak: kernel ## all modules under mixed traffic for TIME=60 seconds: memory has to stay flat; a plot in output/soak/
+	@$(MAKE) -s KERNEL=$(K) modules userspace
+	@mkdir -p output/soak
+	@vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'
+	@$(MAKE) -s plot
 
 # What "make bench" measures, a boot each.
 BENCH ?= $(filter-out lib,$(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py)))

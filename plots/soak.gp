@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# soak.gp - memory, sockets and connections over a soak: gnuplot -e "csv='...'; out='...'" plots/soak.gp
+set datafile separator ','
+set terminal pngcairo size 1200,900 font 'sans,11' noenhanced
+set output out
+set multiplot layout 2,1 title 'Soak: all modules under mixed traffic ('.csv.')'
+set key outside right top
+set grid ytics lc rgb '#dddddd'
+set xlabel 'time, s'
+set ylabel 'memory, MiB'
+set yrange [0:*]
+mib = 1048576.0
+plot csv using 'seconds':(column('unreclaimable')/mib) with lines lw 2 title 'SUnreclaim', \
+     '' using 'seconds':(column('vmalloc')/mib) with lines lw 2 title 'VmallocUsed', \
+     '' using 'seconds':(column('kernel_stack')/mib) with lines lw 2 title 'KernelStack', \
+     '' using 'seconds':(column('percpu')/mib) with lines lw 2 title 'Percpu'
+set ylabel 'number, log scale'
+set yrange [0.9:*]
+set logscale y
+plot csv using 'seconds':(column('sockets')+0.1) with lines lw 1 title 'TCP sockets', \
+     '' using 'seconds':(column('time_wait')+0.1) with lines lw 1 title 'TIME-WAIT', \
+     '' using 'seconds':(column('conns')+0.1) with lines lw 1 title 'connections served', \
+     '' using 'seconds':(column('threads')+0.1) with lines lw 2 title 'threads'
+unset multiplot

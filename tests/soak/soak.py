@@ -1,0 +1,157 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""tests/soak/soak.py SECONDS OUT: all modules under mixed traffic for so long, in the guest; memory has to stay flat.
+
+kecho and khttpd serve throughout, over IPv4 and IPv6, connections kept and not, some of them killed; tcpprobe is read by
+one reader after the other; TIME-WAIT sockets and connections are dropped; namespaces with a kecho of their own come and
+go, for which the other kecho makes way now and then. Samples of memory, slab caches, sockets and threads go to
+OUT/samples.csv, a line a second. Fails if a median of the last quarter is above that of the second by more than is
+allowed below, or if anybody could not do its part.
+"""
+
+import contextlib
+import csv
+import itertools
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "vm"))
+from lib import BENCH, KO_DIR, TOP, insmod, loaded, meminfo, network_namespace, rmmod, sh, shrink_slabs, sockstat, threads  # noqa: E402
+
+HTSTRESS = TOP / "userspace" / "htstress"
+# What is sampled, and how much more of it there may be at the end: bytes, or a number.
+LIMITS = {"unreclaimable": 4 << 20, "kernel_stack": 1 << 20, "vmalloc": 2 << 20, "percpu": 1 << 20, "sockets": 60, "orphans": 20,
+          "socket_pages": 2000, "threads": 12, "conns": 100}
+
+
+def sample():
+    return {"unreclaimable": meminfo("SUnreclaim"), "kernel_stack": meminfo("KernelStack"), "vmalloc": meminfo("VmallocUsed"),
+            "percpu": meminfo("Percpu"), "available": meminfo("MemAvailable"), "sockets": sockstat("inuse"), "orphans": sockstat("orphan"),
+            "time_wait": sockstat("tw"), "socket_pages": sockstat("mem"), "threads": threads(), "conns": conns()}
+
+
+def conns():
+    """Connections that the servers hold."""
+    total = 0
+    for name in ("kecho", "khttpd"):
+        with contextlib.suppress(FileNotFoundError):
+            pairs = dict(line.split() for line in Path(f"/proc/net/stat/{name}").read_text().splitlines())
+            total += int(pairs["active"])
+    return total
+
+
+class Soak:
+    def __init__(self, seconds):
+        self.end = time.monotonic() + seconds
+        self.wrong = []
+        self.done = {}
+        self.kecho = threading.Lock()  # who holds it may unload kecho
+
+    def repeat(self, action, seed):
+        rng = random.Random(seed)
+        try:
+            while time.monotonic() < self.end and not self.wrong:
+                action(rng)
+                self.done[action.__name__] = self.done.get(action.__name__, 0) + 1
+        except Exception:  # pylint: disable=broad-exception-caught
+            self.wrong.append(traceback.format_exc())
+
+    def echo(self, rng):
+        with self.kecho:
+            host = rng.choice(("127.0.0.1", "::1"))
+            command = rng.choice((["-c", 30, "-n", 200], ["-c", 30, "-n", 20, "--reconnect"], ["-c", 4, "-n", 10, "-s", 200000]))
+            sh(BENCH, *command, host, 12345)
+
+    def http(self, rng):
+        kind = rng.choice(([], ["-k"], ["-k", "-P", 16]))
+        host = rng.choice(("127.0.0.1", "[::1]"))
+        sh(HTSTRESS, "-n", 1000, "-c", rng.choice((1, 30)), *kind, f"http://{host}:8081/")
+
+    def killed(self, rng):
+        with subprocess.Popen([str(HTSTRESS), "-n", "100000000", "-c", "20", "-k", "http://127.0.0.1:8081/"], stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL) as client:
+            time.sleep(rng.random())
+            client.send_signal(signal.SIGKILL)
+
+    def trace(self, rng):
+        with subprocess.Popen(["cat", "/proc/net/tcpprobe"], stdout=subprocess.DEVNULL) as reader:
+            time.sleep(2 * rng.random())
+            reader.send_signal(signal.SIGKILL)
+
+    def drop(self, rng):
+        time.sleep(0.5)
+        with open("/proc/net/drop_tcp_sock", "wb", buffering=0) as f:
+            f.write(b"*:* *:8081 time-wait\n*:8081 *:* time-wait\n*:12345 *:* time-wait\n*:* *:12345 time-wait\n")
+
+    def move(self, rng):
+        """kecho makes way for one in a namespace, and comes back; the tools come and go too."""
+        time.sleep(3)
+        with self.kecho, network_namespace("soak"):
+            rmmod("kecho")
+            insmod(KO_DIR / "kecho.ko", netns="soak", bench=rng.randrange(2))
+            sh(BENCH, "-c", 10, "-n", 20, netns="soak")
+            if rng.random() < 0.5:  # or it goes with its namespace
+                rmmod("kecho")
+        with self.kecho:
+            if loaded("kecho"):
+                rmmod("kecho")
+            insmod(KO_DIR / "kecho.ko", bench=rng.randrange(2))
+
+    def sample(self, out):
+        with open(out / "samples.csv", "w", newline="", encoding="utf-8") as f:
+            writer = csv.DictWriter(f, ["seconds", *sample()])
+            writer.writeheader()
+            began = time.monotonic()
+            for n in itertools.count(1):
+                if n % 10 == 0:
+                    shrink_slabs()  # what is kept for later is no leak
+                row = {"seconds": round(time.monotonic() - began, 1), **sample()}
+                writer.writerow(row)
+                f.flush()
+                yield row
+                if time.monotonic() > self.end or self.wrong:
+                    return
+                time.sleep(1)
+
+
+def judge(rows):
+    """What grew."""
+    wrong = []
+    quarter = len(rows) // 4
+    for name, most in LIMITS.items():
+        early, late = (statistics.median(row[name] for row in part) for part in (rows[quarter:2 * quarter], rows[3 * quarter:]))
+        print(f"{name}: {early:.0f} -> {late:.0f}")
+        if late - early > most:
+            wrong.append(f"{name} grew from {early:.0f} to {late:.0f}")
+    return wrong
+
+
+def main(seconds, out):
+    for module in ("kecho", "khttpd", "drop_tcp_sock", "tcpprobe"):
+        insmod(KO_DIR / f"{module}.ko")
+    soak = Soak(seconds)
+    actions = (soak.echo, soak.http, soak.killed, soak.trace, soak.drop, soak.move)
+    running = [threading.Thread(target=soak.repeat, args=(action, n)) for n, action in enumerate(actions)]
+    for thread in running:
+        thread.start()
+    rows = list(soak.sample(out))
+    for thread in running:
+        thread.join()
+    print(f"{seconds} s, {len(rows)} samples: {soak.done}")
+    wrong = soak.wrong + judge(rows)
+    wrong += [f"{action.__name__} was not done" for action in actions if not soak.done.get(action.__name__)]
+    for module in ("kecho", "khttpd", "drop_tcp_sock", "tcpprobe"):
+        rmmod(module)
+    print(*wrong, sep="\n", file=sys.stderr)
+    return bool(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), Path(sys.argv[2])))
