@@ -9,7 +9,7 @@ from pathlib import Path
 DEBUGFS = Path("/sys/kernel/debug")
 KINDS = ("failslab", "fail_page_alloc")
 # "make faults" takes every chance of the longest calls, a run of all tests a few.
-STEP = 1 if os.environ.get("FAULTS") == "all" else 7
+STEP = 1 if os.environ.get("FAULTS") == "all" else 15
 NTH_MAX = 20000  # no call has so many chances to fail: one that never ends is a fault of its own
 
 

@@ -16,7 +16,7 @@ from lib import BENCH, KO_DIR, PORT, TOP, connect, insmod, receive_all, rmmod, s
 pytestmark = pytest.mark.boot(faults=True)
 
 SEED = int(os.environ.get("SEED") or 1)
-SECONDS = 60 if os.environ.get("FAULTS") == "all" else 10
+SECONDS = 60 if os.environ.get("FAULTS") == "all" else 5
 HTSTRESS = TOP / "userspace" / "htstress"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 

