@@ -27,7 +27,7 @@ from lib import BENCH, KO_DIR, TOP, insmod, loaded, meminfo, network_namespace, 
 
 HTSTRESS = TOP / "userspace" / "htstress"
 # What is sampled, and how much more of it there may be at the end: bytes, or a number.
-LIMITS = {"unreclaimable": 4 << 20, "kernel_stack": 1 << 20, "vmalloc": 2 << 20, "percpu": 1 << 20, "sockets": 60, "orphans": 20,
+LIMITS = {"unreclaimable": 8 << 20, "kernel_stack": 1 << 20, "vmalloc": 4 << 20, "percpu": 1 << 20, "sockets": 60, "orphans": 20,
           "socket_pages": 2000, "threads": 12, "conns": 100}
 
 
