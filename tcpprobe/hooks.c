@@ -257,8 +257,8 @@ static struct hook hooks[] = {
 	{ .what = "done", .symbol = "tcp_set_state", .take = on_set_state, .err = 1 },
 };
 
-static bool
-	armed; /* set and cleared under probe_mutex; a hook that is stuck is called after that */
+/* Somebody has the file open. Set under probe_mutex; hooks that are stuck are called without. */
+static bool armed;
 
 /*
  * With interrupts off, so that records of one CPU are in order of time. What an interrupt that
@@ -322,7 +322,6 @@ int probe_hooks_arm(void)
 	struct hook *hook, *end = hooks + ARRAY_SIZE(hooks);
 	unsigned int n = 0;
 
-	WRITE_ONCE(armed, true);
 	for (hook = hooks; hook < end; hook++) {
 		if (hook->stuck)
 			continue;
@@ -338,17 +337,17 @@ int probe_hooks_arm(void)
 				hook->err);
 		probe_say(1, "hook at %s: %s\n", hook->symbol, hook->err ? "not armed" : "armed");
 	}
-	if (n)
-		return 0;
-	WRITE_ONCE(armed, false);
-	return hooks[0].err;
+	if (!n)
+		return hooks[0].err;
+	WRITE_ONCE(armed, true);
+	return 0;
 }
 
 void probe_hooks_disarm(void)
 {
 	unsigned int i;
 
-	WRITE_ONCE(armed, false);
+	WRITE_ONCE(armed, false); /* and whoever has seen it set is waited for by unregister_kprobe() */
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		if (hooks[i].err)
 			continue;
@@ -357,7 +356,6 @@ void probe_hooks_disarm(void)
 		hooks[i].kp.nmissed = 0;
 		hooks[i].err = 1;
 	}
-	synchronize_rcu(); /* for a hook that is stuck; the rest were waited for */
 }
 
 unsigned long probe_hooks_missed(void)

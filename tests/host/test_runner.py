@@ -79,6 +79,17 @@ def test_reports_fail_a_command_that_succeeded(some):
         assert line in done.stderr
 
 
+def test_missing_memory_is_no_report_where_it_is_meant():
+    """With -f neither a call trace without a headline counts, nor a warning that is known; the rest does."""
+    cut, trace = "------------[ cut here ]------------", "Call Trace:"
+    known = "WARNING: kernel/kprobes.c:1203 at __disarm_kprobe_ftrace+0x17a/0x200, CPU#1: python3/90"
+    say = lambda *lines: ("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg' for line in lines))
+    assert vm(*say(cut, known, trace), options=["-f"]).returncode == 0
+    done = vm(*say(cut, known, trace, REPORTS[0]), options=["-f"])
+    assert done.returncode == 99 and REPORTS[0] in done.stderr and "__disarm" not in done.stderr
+    assert vm(*say(trace)).returncode == 99 and vm(*say(known)).returncode == 99
+
+
 def race(where):
     """A report of KCSAN, as commands that put it into the log."""
     lines = ["=" * 60, f"BUG: KCSAN: data-race in {where}", "", "read to 0xffff888003f9a3c0 of 4 bytes by task 1 on cpu 0:",
