@@ -166,7 +166,7 @@ unload: ## unload them again (root)
 
 # --- upkeep ----------------------------------------------------------------------------------
 
-lint: ## sparse, checkpatch, cppcheck, clang-format, shellcheck
+lint: ## sparse, checkpatch, cppcheck, clang-format, shellcheck, pyflakes
 	@vm/setup build vm lint
 	@vm/kernel get $(K)
 	@KERNEL=$(K) tests/lint

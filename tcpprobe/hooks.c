@@ -347,7 +347,8 @@ void probe_hooks_disarm(void)
 {
 	unsigned int i;
 
-	WRITE_ONCE(armed, false); /* and whoever has seen it set is waited for by unregister_kprobe() */
+	/* Whoever has seen it set is waited for by unregister_kprobe(). */
+	WRITE_ONCE(armed, false);
 	for (i = 0; i < ARRAY_SIZE(hooks); i++) {
 		if (hooks[i].err)
 			continue;

@@ -3,16 +3,13 @@
 
 import random
 import subprocess
-from pathlib import Path
 
-TOP = Path(__file__).resolve().parents[2]
+from native import SANITIZERS, TOP, build
 
 
 def test_decimal(tmp_path):
     """Every length of a number, its edges, and whatever comes."""
-    program = tmp_path / "decimal"
-    subprocess.run(["gcc", "-g", "-O1", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined",
-                    "-fno-sanitize-recover=all", f"-I{TOP}/common", "-o", program, TOP / "tests/unit/decimal.c"], check=True)
+    program = build(tmp_path / "decimal", *SANITIZERS, f"-I{TOP}/common", TOP / "tests/unit/decimal.c")
     rng = random.Random(1)
     values = [v for n in range(20) for v in (10**n - 1, 10**n, 10**n + 1)] + list(range(1100))
     values += [(1 << n) + d for n in range(1, 64) for d in (-1, 0, 1)] + [(1 << 64) - 1]

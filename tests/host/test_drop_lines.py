@@ -5,16 +5,13 @@ The VM's tests run the same code in the kernel; what differs there is who parses
 """
 
 import ipaddress
-import os
 import random
-import re
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
+from native import SANITIZERS, TOP, build, fuzz
 
-TOP = Path(__file__).resolve().parents[2]
+SOURCES = [f"-I{TOP}/common", f"-I{TOP}/drop_tcp_sock", TOP / "drop_tcp_sock/line.c", TOP / "userspace/lib/pure.c"]
 STATES = {name: 1 << number for number, name in enumerate(
     ["established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "closed", "close-wait",
      "last-ack", "listening", "closing"], 1)}
@@ -24,12 +21,7 @@ DEFAULT = CONNECTED | STATES["listening"]
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
-    out = tmp_path_factory.mktemp("unit") / "drop_lines"
-    subprocess.run(["gcc", "-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
-                    "-fsanitize=address,undefined", "-fno-sanitize-recover=all", f"-I{TOP}/common",
-                    f"-I{TOP}/drop_tcp_sock", "-o", out, TOP / "tests/unit/drop_lines.c",
-                    TOP / "drop_tcp_sock/line.c", TOP / "userspace/lib/pure.c"], check=True)
-    return out
+    return build(tmp_path_factory.mktemp("unit") / "drop_lines", *SANITIZERS, TOP / "tests/unit/drop_lines.c", *SOURCES)
 
 
 def read(program, data, *pieces):
@@ -165,15 +157,4 @@ def test_mutated_lines(program):
 
 def test_fuzz(tmp_path):
     """libFuzzer finds no lines that a cut changes, or that ASan or UBSan object to. FUZZ_SECONDS: how long."""
-    target = tmp_path / "fuzz"
-    subprocess.run(["clang", "-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror",
-                    "-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all", f"-I{TOP}/common", f"-I{TOP}/drop_tcp_sock",
-                    "-o", target, TOP / "tests/fuzz/drop_lines.c", TOP / "drop_tcp_sock/line.c", TOP / "userspace/lib/pure.c"],
-                   check=True)
-    corpus = shutil.copytree(TOP / "tests/fuzz/corpus/drop_lines", tmp_path / "corpus")
-    done = subprocess.run([target, f"-max_total_time={os.environ.get('FUZZ_SECONDS', '20')}", "-max_len=2048",
-                           f"-seed={os.environ.get('SEED', '1')}", f"-artifact_prefix={tmp_path}/", corpus],
-                          capture_output=True, text=True, check=False)
-    found = [f"{f.name}: {f.read_bytes()!r}" for f in tmp_path.glob("crash-*")]
-    assert done.returncode == 0, (found, done.stderr[-3000:])
-    assert re.search(r"Done \d{4,} runs", done.stderr), done.stderr[-500:]
+    fuzz(tmp_path, "drop_lines.c", "drop_lines", SOURCES, 20)

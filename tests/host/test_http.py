@@ -7,22 +7,13 @@ ASan and UBSan watch; each piece of input has a buffer of its own.
 import os
 import random
 import re
-import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 from http_cases import CASES, chunked, get, sized
+from native import SANITIZERS, TOP, build, fuzz
 
-TOP = Path(__file__).resolve().parents[2]
-SANITIZERS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 SOURCES = [f"-I{TOP}/common", f"-I{TOP}/khttpd", *sorted((TOP / "khttpd").glob("http*.c"))]
-
-
-def build(out, *arguments, compiler="gcc"):
-    subprocess.run([compiler, "-g", "-O1", "-std=gnu11", "-D_GNU_SOURCE", "-Wall", "-Wextra", "-Werror", *arguments, "-o", out],
-                   check=True)
-    return out
 
 
 @pytest.fixture(scope="module")
@@ -181,18 +172,6 @@ def test_differential(parser, oracle):
 def test_fuzz(tmp_path):
     """libFuzzer finds no input, from the table's cases on, that makes a difference when it is cut, or that ASan or
     UBSan object to. FUZZ_SECONDS: how long, a minute by default."""
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for n, (_, data, _) in enumerate(CASES):
-        if len(data) < 3000:
-            (corpus / f"{n}").write_bytes(b"\0\0" + data)
-            (corpus / f"{n}-limited").write_bytes(bytes([1 + 2 * (n % 9), n % 256]) + data)
-    target = build(tmp_path / "fuzz", "-fsanitize=fuzzer", *SANITIZERS, TOP / "tests/fuzz/http_parser.c", *SOURCES, compiler="clang")
-    for kept in (TOP / "tests/fuzz/corpus/http").iterdir():
-        shutil.copy(kept, corpus)
-    done = subprocess.run([target, f"-max_total_time={os.environ.get('FUZZ_SECONDS', '60')}", "-max_len=4096",
-                           f"-seed={os.environ.get('SEED', '1')}", f"-artifact_prefix={tmp_path}/", corpus],
-                          capture_output=True, text=True, check=False)
-    found = [f"{f.name}: {f.read_bytes()!r}" for f in tmp_path.glob("crash-*")]
-    assert done.returncode == 0, (found, done.stderr[-3000:])
-    assert re.search(r"Done \d{4,} runs", done.stderr), done.stderr[-500:]
+    short = [data for _, data, _ in CASES if len(data) < 3000]
+    fuzz(tmp_path, "http_parser.c", "http", SOURCES, 60,
+         [b"\0\0" + data for data in short] + [bytes([1 + 2 * (n % 9), n % 256]) + data for n, data in enumerate(short)])

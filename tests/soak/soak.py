@@ -23,9 +23,9 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "vm"))
-from lib import BENCH, KO_DIR, TOP, insmod, loaded, meminfo, network_namespace, rmmod, sh, shrink_slabs, sockstat, threads  # noqa: E402
+from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, insmod, loaded, meminfo, network_namespace, rmmod,  # noqa: E402
+                 sh, shrink_slabs, sockstat, threads, unload_all)
 
-HTSTRESS = TOP / "userspace" / "htstress"
 # What is sampled, and how much more of it there may be at the end: bytes, or a number.
 LIMITS = {"unreclaimable": 8 << 20, "kernel_stack": 1 << 20, "vmalloc": 4 << 20, "percpu": 1 << 20, "sockets": 60, "orphans": 20,
           "socket_pages": 2000, "threads": 12, "conns": 100}
@@ -67,15 +67,15 @@ class Soak:
         with self.kecho:
             host = rng.choice(("127.0.0.1", "::1"))
             command = rng.choice((["-c", 30, "-n", 200], ["-c", 30, "-n", 20, "--reconnect"], ["-c", 4, "-n", 10, "-s", 200000]))
-            sh(BENCH, *command, host, 12345)
+            sh(BENCH, *command, host, PORT)
 
     def http(self, rng):
         kind = rng.choice(([], ["-k"], ["-k", "-P", 16]))
         host = rng.choice(("127.0.0.1", "[::1]"))
-        sh(HTSTRESS, "-n", 1000, "-c", rng.choice((1, 30)), *kind, f"http://{host}:8081/")
+        sh(HTSTRESS, "-n", 1000, "-c", rng.choice((1, 30)), *kind, f"http://{host}:{HTTP_PORT}/")
 
     def killed(self, rng):
-        with subprocess.Popen([str(HTSTRESS), "-n", "100000000", "-c", "20", "-k", "http://127.0.0.1:8081/"], stdout=subprocess.DEVNULL,
+        with subprocess.Popen([str(HTSTRESS), "-n", "100000000", "-c", "20", "-k", f"http://127.0.0.1:{HTTP_PORT}/"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL) as client:
             time.sleep(rng.random())
             client.send_signal(signal.SIGKILL)
@@ -134,7 +134,7 @@ def judge(rows):
 
 
 def main(seconds, out):
-    for module in ("kecho", "khttpd", "drop_tcp_sock", "tcpprobe"):
+    for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
     soak = Soak(seconds)
     actions = (soak.echo, soak.http, soak.killed, soak.trace, soak.drop, soak.move)
@@ -147,8 +147,7 @@ def main(seconds, out):
     print(f"{seconds} s, {len(rows)} samples: {soak.done}")
     wrong = soak.wrong + judge(rows)
     wrong += [f"{action.__name__} was not done" for action in actions if not soak.done.get(action.__name__)]
-    for module in ("kecho", "khttpd", "drop_tcp_sock", "tcpprobe"):
-        rmmod(module)
+    unload_all()
     print(*wrong, sep="\n", file=sys.stderr)
     return bool(wrong)
 

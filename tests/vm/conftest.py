@@ -2,7 +2,8 @@
 """Fixtures of the tests in the VM."""
 
 import pytest
-from lib import HOOKS_DIR, MODES, KernelLog, Server, insmod, loaded, rmmod
+from lib import HOOKS_DIR, MODES, KernelLog, Server, insmod, loaded, rmmod, unload_all
+
 
 class Loader:
     """Loads modules in the mode under test, and unloads them after the test."""
@@ -39,6 +40,13 @@ def load(mode):
 @pytest.fixture
 def kecho(load):
     return load("kecho")
+
+
+@pytest.fixture
+def unloaded():
+    """Whatever modules a test leaves go."""
+    yield
+    unload_all()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,11 +18,14 @@ import pytest
 KO_DIR = Path(os.environ.get("KO_DIR", "/nonexistent"))
 HOOKS_DIR = KO_DIR.with_name(KO_DIR.name + "+hooks")  # built with the test hooks
 TOP = Path(__file__).resolve().parents[2]
+MODULES = tuple(sorted(path.parent.name for path in TOP.glob("*/Kbuild")))
 BENCH = TOP / "userspace" / "bench"
+HTSTRESS = TOP / "userspace" / "htstress"
 TCPDROP = TOP / "userspace" / "tcpdrop"
-PORT = 12345
+PORT, HTTP_PORT = 12345, 8081
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_DELETE_MODULE, SYS_FINIT_MODULE, CLONE_NEWNET = 176, 313, 1 << 30
+SO_RCVBUFFORCE, PACKET_OUTGOING = 33, 4
 # A kernel built to find bugs is slow: the same tests run on it with smaller loads.
 DEBUG = os.environ.get("VM_KERNEL") in ("debug", "kcsan")
 # Seconds within which rmmod returns, whatever the clients do.
@@ -90,6 +94,26 @@ def rmmod(name):
 
 def loaded(name):
     return Path("/sys/module", name).exists()
+
+
+def unload_all():
+    """Whatever there is of the suite's."""
+    for module in MODULES:
+        if loaded(module):
+            rmmod(module)
+
+
+def settings(module, writable=True):
+    """The files by which a module is configured, its parameters and its sysctls."""
+    folders = Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus")
+    return [path for folder in folders if folder.exists() for path in sorted(folder.iterdir())
+            if path.stat().st_mode & 0o200 or not writable]
+
+
+def statistics_file(module):
+    """The file with a module's counters."""
+    return next(path for path in (Path("/proc/net/stat", module), Path(f"/proc/net/stat/{module}_plus"), Path("/proc/net", module))
+                if path.exists())
 
 
 class KernelLog:
@@ -175,6 +199,42 @@ def receive_all(sock):
     while part := sock.recv(1 << 20):
         parts.append(part)
     return b"".join(parts)
+
+
+class Wire:
+    """TCP segments on IPv4 that loopback carries while this is open, each once: (source port, flags, options, payload)
+    in .segments. Closing waits until no more come."""
+
+    def __init__(self):
+        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+        self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
+        self.sock.settimeout(0.5)
+        self.segments = []
+        self.thread = threading.Thread(target=self.run)
+        self.stop = False
+        self.thread.start()
+
+    def run(self):
+        while True:
+            try:
+                packet, addr = self.sock.recvfrom(70000)
+            except TimeoutError:
+                if self.stop:
+                    return
+                continue
+            if addr[2] != PACKET_OUTGOING or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
+                continue
+            tcp = packet[4 * (packet[0] & 15):]
+            head = 4 * (tcp[12] >> 4)
+            self.segments.append((struct.unpack_from(">H", tcp)[0], tcp[13], tcp[20:head], tcp[head:]))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.stop = True
+        self.thread.join()
+        self.sock.close()
 
 
 def bench(*args, check=True, netns=None, **kw):

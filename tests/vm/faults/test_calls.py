@@ -12,27 +12,18 @@ from pathlib import Path
 
 import pytest
 from faults import STEP, below, every_nth
-from lib import CLONE_NEWNET, KO_DIR, LIBC, PORT, check, connect, insmod, loaded, rmmod
+from lib import CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, check, connect, insmod, loaded, rmmod, settings, statistics_file
 
-pytestmark = pytest.mark.boot(faults=True)
+pytestmark = [pytest.mark.boot(faults=True), pytest.mark.usefixtures("unloaded")]
 
 SYS_INIT_MODULE = 175
-MODULES = {"kecho": PORT, "khttpd": 8081, "drop_tcp_sock": None, "tcpprobe": None}
+PORTS = {"kecho": PORT, "khttpd": HTTP_PORT}
 # What a module that is not loaded has not: its file, its statistics, its thread, its slab cache, its sysctls.
 TRACES = ["/proc/net/{}", "/proc/net/stat/{}", "/proc/net/stat/{}_plus", "/sys/kernel/slab/{}", "/sys/module/{}",
           "/proc/sys/net/{}_plus"]
 SHORT = (errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN)
 # TCP's own words for it: no socket, no room to bind it.
 NO_LISTENER = (errno.ENFILE, errno.EADDRINUSE)
-
-
-@pytest.fixture(autouse=True)
-def unloaded():
-    """Whatever a test leaves."""
-    yield
-    for module in MODULES:
-        if loaded(module):
-            rmmod(module)
 
 
 def each_module(test):
@@ -51,10 +42,10 @@ def traces(module):
         with contextlib.suppress(OSError):
             if comm.read_text().startswith(f"{module}_io"):
                 found.append(str(comm))
-    if MODULES[module]:
+    if module in PORTS:
         with contextlib.suppress(ConnectionRefusedError):
-            connect(port=MODULES[module]).close()
-            found.append(f"a listener on port {MODULES[module]}")
+            connect(port=PORTS[module]).close()
+            found.append(f"a listener on port {PORTS[module]}")
     return found
 
 
@@ -68,7 +59,7 @@ def test_load(module, who):
     for n, error in every_nth(lambda: init_module(image), step=STEP if task is None else 1, task=task):
         if error:
             failed += 1
-            assert error.errno in SHORT + (NO_LISTENER if MODULES[module] else ()), (n, error)
+            assert error.errno in SHORT + (NO_LISTENER if module in PORTS else ()), (n, error)
             assert traces(module) == [], n
         else:
             succeeded += 1
@@ -103,17 +94,19 @@ def test_new_namespace(module):
 
     def there():
         for kind, step in (("the module's", 1), ("all", 40 * STEP)):
+            faults = 0
             with below(module) if "module" in kind else contextlib.nullcontext():
                 for n, error in every_nth(unshare, step):
+                    faults += 1
                     assert error is None or error.errno in SHORT, (kind, n, error)
+            assert faults or ("module" in kind and module != "drop_tcp_sock")  # the only one to have something in each
             if module == "drop_tcp_sock":
                 assert Path("/proc/thread-self/net/drop_tcp_sock").exists()
 
     with ThreadPoolExecutor(1) as pool:
         pool.submit(there).result()
-    if MODULES[module]:
-        connect(port=MODULES[module]).close()
-    rmmod(module)
+    if module in PORTS:
+        connect(port=PORTS[module]).close()
 
 
 def write(path, text):
@@ -165,7 +158,6 @@ def test_drop_lines(kind):
                     s.send(b"x")
     print(f"{faults} faults, {errors} errors")
     assert faults >= 2 and Path(path).read_text().startswith("version 1\n")
-    rmmod("drop_tcp_sock")
 
 
 def test_drop_read():
@@ -189,9 +181,6 @@ def check_reading(path):
 def test_settings(module):
     """Each parameter and sysctl is set, or keeps its value and the write fails."""
     insmod(KO_DIR / f"{module}.ko")
-    folders = [Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus")]
-    settings = [path for folder in folders if folder.exists() for path in sorted(folder.iterdir())
-                if path.stat().st_mode & 0o200]
     faults = 0
     fd = None
 
@@ -207,7 +196,7 @@ def test_settings(module):
             # Its rings and tables are in use; a reader lets go of those that were replaced.
             fd = os.open("/proc/net/tcpprobe", os.O_RDONLY | os.O_NONBLOCK)
             stack.callback(os.close, fd)
-        for path in settings:
+        for path in settings(module):
             old = path.read_text().strip()
             if not old.isdigit():
                 continue
@@ -221,10 +210,9 @@ def test_settings(module):
                 assert path.read_text().strip() == (old if error else new), (path, n, error)
                 assert error is None or error.errno in SHORT, (path, n, error)
             write(path, old.encode())
-    print(f"{module}: {len(settings)} settings, {faults} faults")
-    assert settings or module == "drop_tcp_sock"
+    print(f"{module}: {faults} faults")
+    assert bool(settings(module)) == (module != "drop_tcp_sock")
     assert faults or module != "tcpprobe"
-    rmmod(module)
 
 
 def test_open_tcpprobe():
@@ -257,6 +245,5 @@ def test_open_tcpprobe():
 @each_module
 def test_statistics(module):
     """Reading them fails or tells all."""
-    path = Path("/proc/net", "drop_tcp_sock" if "drop" in module else f"stat/{module}{'_plus' if 'probe' in module else ''}")
     insmod(KO_DIR / f"{module}.ko")
-    check_reading(path)
+    check_reading(statistics_file(module))

@@ -5,19 +5,17 @@ there is memory again all is as before."""
 import os
 import random
 import socket
-import subprocess
 import threading
 import time
 
 import pytest
 from faults import failing
-from lib import BENCH, KO_DIR, PORT, TOP, connect, insmod, receive_all, rmmod, scaled, sh
+from lib import BENCH, HTSTRESS, HTTP_PORT, connect, modes, receive_all, scaled, sh
 
 pytestmark = pytest.mark.boot(faults=True)
 
 SEED = int(os.environ.get("SEED") or 1)
 SECONDS = 60 if os.environ.get("FAULTS") == "all" else 5
-HTSTRESS = TOP / "userspace" / "htstress"
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
@@ -52,7 +50,7 @@ def http_client(stop, seed, tally):
     while not stop.is_set():
         n = rng.choice((1, 3, 200))
         try:
-            with connect(port=8081, timeout=2) as s:
+            with connect(port=HTTP_PORT, timeout=2) as s:
                 s.settimeout(2)
                 s.sendall(GET * n + rng.choice((b"", b"nonsense\r\n", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")))
                 s.shutdown(socket.SHUT_WR)
@@ -71,7 +69,7 @@ def quietly(call, *args):
         pass
 
 
-@pytest.mark.parametrize("mode", ["fast", "worker"])
+@modes("fast", "worker")
 @pytest.mark.parametrize("module,client", [("kecho", echo_client), ("khttpd", http_client)])
 @pytest.mark.parametrize("percent", [3, 40])
 def test_service(load, module, client, percent):
@@ -102,7 +100,7 @@ def test_service(load, module, client, percent):
         out = sh(BENCH, "-c", 20, "-n", scaled(400)).stdout
         assert f"{20 * scaled(400)} messages" in out
     else:
-        sh(HTSTRESS, "-n", scaled(4000), "-c", 20, "http://127.0.0.1:8081/")
+        sh(HTSTRESS, "-n", scaled(4000), "-c", 20, f"http://127.0.0.1:{HTTP_PORT}/")
     server.wait("active", 0, seconds=60)
     stats = server.stats()
     assert stats["accepted"] == stats["closed"]

@@ -14,15 +14,13 @@ import traceback
 from pathlib import Path
 
 import pytest
-from lib import BENCH, HOOKS_DIR, KO_DIR, TOP, insmod, loaded, rmmod, sh
+from lib import BENCH, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, insmod, rmmod, settings, sh, unload_all
 
 # Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
 
 SEED = int(os.environ.get("SEED") or 1)
 SECONDS = int(os.environ.get("TIME") or 0) or 30
-HTSTRESS = TOP / "userspace" / "htstress"
-MODULES = "kecho", "khttpd", "drop_tcp_sock", "tcpprobe"
 NAMESPACES = None, "one", "two"
 READER = "import sys\nwith open('/proc/net/tcpprobe', 'rb', buffering=0) as f:\n    while f.read(int(sys.argv[1])):\n        pass"
 
@@ -73,8 +71,8 @@ def renew_namespace(rng):
 def traffic(rng):
     """Clients, some of which are killed in the middle."""
     command = rng.choice(([BENCH, "-c", 20, "-n", 300], [BENCH, "-c", 20, "-n", 10, "--reconnect", "-s", 5000],
-                          [HTSTRESS, "-n", 2000, "-c", 20, "http://127.0.0.1:8081/"],
-                          [HTSTRESS, "-n", 2000, "-c", 20, "-k", "-P", 8, "http://127.0.0.1:8081/"]))
+                          [HTSTRESS, "-n", 2000, "-c", 20, f"http://127.0.0.1:{HTTP_PORT}/"],
+                          [HTSTRESS, "-n", 2000, "-c", 20, "-k", "-P", 8, f"http://127.0.0.1:{HTTP_PORT}/"]))
     where = rng.choice(NAMESPACES)
     prefix = ["ip", "netns", "exec", where] if where else []
     with subprocess.Popen([*prefix, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
@@ -97,12 +95,9 @@ def probe(rng):
 
 
 def configure(rng):
-    module = rng.choice(MODULES)
-    for folder in Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus"):
-        if folder.exists():
-            path = rng.choice(sorted(folder.iterdir()))
-            if path.name not in ("addr", "port") and "timeout" not in path.name:
-                path.write_text(str(rng.choice((0, 1, 2, 100, 5000))))
+    path = rng.choice([path for path in settings(rng.choice(MODULES)) if "timeout" not in path.name] or [None])
+    if path:
+        path.write_text(str(rng.choice((0, 1, 2, 100, 5000))))
 
 
 def read_statistics(rng):
@@ -122,9 +117,7 @@ def test_chaos():
         thread.join(SECONDS + 300)
     assert not any(thread.is_alive() for thread in threads), "somebody hangs"
     assert not chaos.wrong, chaos.wrong
-    for module in MODULES:
-        if loaded(module):
-            rmmod(module)
+    unload_all()
     for name in NAMESPACES[1:]:
         sh("ip", "netns", "del", name, check=False)
     print(chaos.done)
@@ -133,5 +126,4 @@ def test_chaos():
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
     sh(BENCH, "-c", 10, "-n", 20)
-    for module in MODULES:
-        rmmod(module)
+    unload_all()

@@ -5,9 +5,8 @@ import contextlib
 import re
 import socket
 
-from lib import DEBUG, connect
+from lib import DEBUG, HTTP_PORT, connect
 
-HTTP_PORT = 8081
 HELLO = b"Hello World!"
 SLACK = 20 if DEBUG else 2
 DATE = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d GMT"

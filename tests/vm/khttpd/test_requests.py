@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 from answers import HELLO, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import CASES, chunked, get, sized
-from lib import DEBUG, modes, scaled, sysctl
+from lib import DEBUG, HTTP_PORT, Wire, modes, scaled, sysctl
 
 GET = get()
 HEAD = get(line=b"HEAD / HTTP/1.1")
@@ -268,16 +268,9 @@ def test_memory_short_for_answers(load, every):
 
 @modes("fast")
 def test_last_answer_and_fin_share_a_segment(khttpd):
-    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
-        wire.settimeout(0.5)
+    with Wire() as wire:
         exchange(get(b"Connection: close"))
         exchange(GET * 20 + get(b"Connection: close"))
         exchange(b"GARBAGE\r\n")
-        fins = []
-        with contextlib.suppress(TimeoutError):
-            while True:
-                packet = wire.recv(70000)
-                tcp = packet[4 * (packet[0] & 15):]
-                if packet[9] == socket.IPPROTO_TCP and struct.unpack_from(">H", tcp)[0] == 8081 and tcp[13] & 1:
-                    fins.append(len(tcp) - 4 * (tcp[12] >> 4))
+    fins = [len(payload) for port, flags, _, payload in wire.segments if port == HTTP_PORT and flags & 1]
     assert len(fins) >= 3 and all(fins), fins

@@ -15,12 +15,10 @@ import threading
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, PORT, KernelLog, connect, insmod, receive, receive_all, rmmod
+from lib import HTTP_PORT, KO_DIR, MODULES, PORT, KernelLog, Wire, connect, insmod, receive, receive_all, settings, statistics_file
 
 pytestmark = pytest.mark.boot(append="slub_debug=P init_on_alloc=0 init_on_free=0")
 
-MODULES = "kecho", "khttpd", "drop_tcp_sock", "tcpprobe"
-FILES = ("/proc/net/drop_tcp_sock", "/proc/net/stat/kecho", "/proc/net/stat/khttpd", "/proc/net/stat/tcpprobe_plus")
 # Text of the poison, and numbers of two, four and eight bytes of it.
 POISON = [letter * 4 for letter in (b"Z", b"k")] + [str(int.from_bytes(bytes([b]) * n, "little")).encode()
                                                     for b in (0x5a, 0x6b) for n in (4, 8)] + [rb"\x5a\x5a", rb"\x6b\x6b"]
@@ -33,50 +31,10 @@ REQUESTS = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HEAD / HTTP/1.1\r\nHost: a\r
 
 
 @pytest.fixture
-def everything():
+def everything(unloaded):
     assert Path("/sys/kernel/slab/kmalloc-64/poison").read_text() == "1\n"
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
-    try:
-        yield
-    finally:
-        for module in MODULES:
-            rmmod(module)
-
-
-class Wire:
-    """All packets that the servers send over loopback, from the network header on."""
-
-    def __init__(self):
-        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
-        self.sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-        self.sock.settimeout(0.5)
-        self.segments = []  # server's port, options, payload
-        self.thread = threading.Thread(target=self.run)
-        self.stop = False
-        self.thread.start()
-
-    def run(self):
-        while True:
-            try:
-                packet, addr = self.sock.recvfrom(70000)
-            except TimeoutError:
-                if self.stop:
-                    return
-                continue
-            if addr[2] != 4 or packet[9] != socket.IPPROTO_TCP:  # each is seen going out, and coming in
-                continue
-            tcp = packet[4 * (packet[0] & 15):]
-            port = struct.unpack_from(">H", tcp)[0]
-            head = 4 * (tcp[12] >> 4)
-            if port in (PORT, 8081):
-                self.segments.append((port, tcp[20:head], tcp[head:]))
-
-    def end(self):
-        self.stop = True
-        self.thread.join()
-        self.sock.close()
-        return self.segments
 
 
 def clean(rng, n):
@@ -97,12 +55,12 @@ def use_everything():
             assert receive(s, size) == data
             sender.join()
     for request in REQUESTS:
-        with connect(port=8081) as s:
+        with connect(port=HTTP_PORT) as s:
             s.sendall(request)
             s.shutdown(socket.SHUT_WR)
             receive_all(s)
     for end in (b"", b"x", b"GET / HT"):  # ends without order
-        for port in (PORT, 8081):
+        for port in (PORT, HTTP_PORT):
             with connect(port=port) as s:
                 s.sendall(end)
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -113,26 +71,25 @@ def use_everything():
     with contextlib.suppress(BlockingIOError):
         while part := os.read(fd, 1 << 16):
             shown.append(part)
-    shown += [Path(name).read_bytes() for name in FILES]
-    os.close(fd)
-    shown += [Path(name).read_bytes() for name in FILES]
-    for module in MODULES:
-        for folder in Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus"):
-            shown += [path.read_bytes() for path in folder.glob("*")]
+    for n in range(2):  # while the probe is read, and after
+        for module in MODULES:
+            shown += [path.read_bytes() for path in [statistics_file(module), *settings(module, writable=False)]]
+        if n == 0:
+            os.close(fd)
     return shown
 
 
 def test_nothing_of_the_kernels_memory_leaves(everything):
     with KernelLog() as log:
-        wire = Wire()
-        shown = use_everything()
-        segments = wire.end()
+        with Wire() as wire:
+            shown = use_everything()
         shown += [line.encode() for line in log.lines()]
-    assert len(shown) > 40 and sum(map(len, shown)) > 20000 and len(segments) > 50
+    segments = [s for s in wire.segments if s[0] in (PORT, HTTP_PORT)]
+    assert len(shown) > 80 and sum(map(len, shown)) > 20000 and len(segments) > 50
     for text in shown:
         assert not any(poison in text for poison in POISON), text[-2000:]
         assert not ADDRESS.search(text), text[-2000:]
-    for port, options, payload in segments:
+    for port, _, options, payload in segments:
         assert not any(poison in options + payload for poison in POISON), (port, options, payload)
-        if port == 8081:
+        if port == HTTP_PORT:
             assert re.fullmatch(rb"[ -~\r\n]*", payload), payload

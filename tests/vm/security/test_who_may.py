@@ -3,12 +3,10 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
-from lib import KO_DIR, insmod, rmmod
+from lib import KO_DIR, MODULES, insmod, settings, unload_all
 
-MODULES = "kecho", "khttpd", "drop_tcp_sock", "tcpprobe"
 READABLE = "/proc/net/stat/kecho", "/proc/net/stat/khttpd", "/proc/net/stat/tcpprobe_plus"
 CLOSED = "/proc/net/drop_tcp_sock", "/proc/net/tcpprobe"
 # Opens files as it is told on standard input, one after the other, and says what came of it.
@@ -32,10 +30,8 @@ WHO = {"nobody": NOBODY, "root of nobody's user namespace": (*NOBODY, "unshare",
 def everything():
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
-    yield [path for module in MODULES for folder in (Path("/sys/module", module, "parameters"), Path(f"/proc/sys/net/{module}_plus"))
-           for path in sorted(folder.glob("*"))]
-    for module in MODULES:
-        rmmod(module)
+    yield [path for module in MODULES for path in settings(module, writable=False)]
+    unload_all()
 
 
 def opened(who, paths, flags):
