@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""What overload is judged by, and how it is made: a pinger, clients that take nothing, a flood of SYNs."""
+
+import contextlib
+import json
+import random
+import socket
+import statistics
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+from lib import DEBUG, TOP, receive, sh
+
+PING_PORT = 7007
+# Asks another service of the machine for a byte, on a connection of its own, every 20 ms until its input ends.
+PINGER = """
+import json, select, socket, struct, sys, time
+took = []
+while not select.select([sys.stdin], [], [], 0.02)[0]:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60) as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.settimeout(60)
+        s.sendall(b"?")
+        assert s.recv(1) == b"?"
+    took.append(time.monotonic() - began)
+print(json.dumps(took))
+"""
+# Writes frames, which it is given ready, to a device as fast as it can; says how many.
+FLOODER = """
+import signal, socket, sys
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
+    s.bind((sys.argv[1], 0))
+    size = int(sys.argv[2])
+    data = sys.stdin.buffer.read()
+    frames = [data[at:at + size] for at in range(0, len(data), size)]
+    sent = 0
+    stop = []
+    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+    while not stop:
+        for frame in frames:
+            try:
+                s.send(frame)
+                sent += 1
+            except OSError:
+                pass
+print(sent)
+"""
+
+
+@contextlib.contextmanager
+def others_are_served(what):
+    """While this is open somebody else is served by a program of the machine's, and soon: connect, ask, answer."""
+    with subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", str(PING_PORT)]) as server:
+        try:
+            with subprocess.Popen([sys.executable, "-S", "-c", PINGER, str(PING_PORT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  text=True) as pinger:
+                try:
+                    yield
+                finally:
+                    said = pinger.communicate()[0]
+            assert pinger.returncode == 0, "another service was not served"
+        finally:
+            server.terminate()
+    took = sorted(json.loads(said))
+    assert len(took) > 10
+    median, late, most = statistics.median(took), took[len(took) * 95 // 100], took[-1]
+    print(f"{what}: {len(took)} pings, median {median * 1e3:.1f} ms, 95th percentile {late * 1e3:.1f} ms, at most {most * 1e3:.0f} ms")
+    assert median < (2 if DEBUG else 0.1) and late < (10 if DEBUG else 1)
+
+
+def swallow(held, count, port, data):
+    """So many clients that send until nobody takes any more, and read nothing, until held is left. Bytes that were
+    taken."""
+    socks = []
+    taken = 0
+    for _ in range(count):
+        s = held.enter_context(socket.create_connection(("127.0.0.1", port), timeout=60))
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        s.setblocking(False)
+        socks.append(s)
+    for s in socks:
+        with contextlib.suppress(OSError):
+            while True:
+                taken += s.send(data)
+    return taken
+
+
+def served(port, count=20):
+    """So many new clients are, one after the other; an echo."""
+    for n in range(count):
+        with socket.create_connection(("127.0.0.1", port), timeout=60) as s:
+            s.sendall(b"%04d" % n)
+            assert receive(s, 4) == b"%04d" % n
+
+
+def checksum(data):
+    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return total ^ 0xffff
+
+
+def syn(rng, source, ports):
+    """A SYN from an address to 10.6.0.1, as an IPv4 packet."""
+    addresses = socket.inet_aton(source) + socket.inet_aton("10.6.0.1")
+    tcp = struct.pack(">HHIIBBHHH4s", rng.randrange(1024, 65536), rng.choice(ports), rng.getrandbits(32), 0, 6 << 4, 2, 64240, 0, 0,
+                      b"\2\4\5\xb4")
+    tcp = tcp[:16] + struct.pack(">H", checksum(addresses + struct.pack(">HH", 6, len(tcp)) + tcp)) + tcp[18:]
+    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), rng.getrandbits(16), 0x4000, 64, 6, 0) + addresses
+    return ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:] + tcp
+
+
+@contextlib.contextmanager
+def syn_flood(netns, ports, kinds=5000):
+    """SYNs from 65,536 addresses behind a namespace, none of whom answers. Yields a list that in the end has their number."""
+    sh("ip", "link", "add", "flood", "type", "veth", "peer", "name", "flood", "netns", netns)
+    try:
+        sh("ip", "addr", "add", "10.6.0.1/24", "dev", "flood")
+        sh("ip", "link", "set", "flood", "up")
+        sh("ip", "addr", "add", "10.6.0.2/24", "dev", "flood", netns=netns)
+        sh("ip", "link", "set", "flood", "up", netns=netns)
+        mac = Path("/sys/class/net/flood/address").read_text().strip()
+        theirs = json.loads(sh("ip", "-json", "link", "show", "flood", netns=netns).stdout)[0]["address"]
+        sh("ip", "neigh", "add", "10.6.0.2", "lladdr", theirs, "dev", "flood", "nud", "permanent")
+        sh("ip", "route", "add", "10.66.0.0/16", "via", "10.6.0.2", "dev", "flood")
+        rng = random.Random(1)
+        ethernet = bytes.fromhex((mac + theirs).replace(":", "")) + b"\x08\0"
+        frames = [ethernet + syn(rng, f"10.66.{rng.randrange(256)}.{rng.randrange(256)}", ports) for _ in range(kinds)]
+        sent = []
+        with subprocess.Popen(["ip", "netns", "exec", netns, sys.executable, "-S", "-c", FLOODER, "flood", str(len(frames[0]))],
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE) as flooder:
+            flooder.stdin.write(b"".join(frames))
+            flooder.stdin.close()
+            flooder.stdin = None
+            try:
+                yield sent
+            finally:
+                flooder.terminate()
+                said = flooder.communicate()[0]
+        sent.append(int(said))
+    finally:
+        sh("ip", "link", "del", "flood", check=False)

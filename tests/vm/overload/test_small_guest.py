@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that the servers live on in a small machine whose memory others use: clients may wait or be reset, and when
+there is memory again all is as before. What they do without any, tests/vm/faults proves."""
+
+import contextlib
+import subprocess
+import sys
+import time
+
+import pytest
+from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, PORT, meminfo, modes, scaled, sh
+from overload import others_are_served, swallow
+
+# The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
+pytestmark = pytest.mark.boot(mib=512 if DEBUG else 256, faults=True, minutes=2)
+
+LEFT = 40 << 20  # bytes: twice what TCP may have of such a machine, or the kernel kills somebody
+# Takes memory until so many bytes are left, until its input ends.
+HOG = """
+import mmap, sys
+held = []
+def left():
+    return next(int(line.split()[1]) << 10 for line in open("/proc/meminfo") if line.startswith("MemAvailable"))
+while left() > int(sys.argv[1]):
+    held.append(mmap.mmap(-1, 1 << 20))
+    held[-1].write(b"x" * (1 << 20))
+print("ready", flush=True)
+sys.stdin.read()
+print(len(held))
+"""
+GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+@modes("fast", "worker")
+def test_no_memory(load):
+    servers = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
+    with subprocess.Popen([sys.executable, "-S", "-c", HOG, str(LEFT)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog, \
+         contextlib.ExitStack() as held, others_are_served("no memory"):
+        assert hog.stdout.readline() == "ready\n"
+        end = time.monotonic() + (30 if DEBUG else 10)
+        taken = 0
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError):
+                taken += swallow(held, 20, PORT, b"x" * 65536)
+                taken += swallow(held, 20, HTTP_PORT, GET * 2000)
+            for command in [BENCH, "-c", 20, "-n", scaled(100), "--timeout", 60], [HTSTRESS, "-n", scaled(400), "-c", 20,
+                                                                                f"http://127.0.0.1:{HTTP_PORT}/"]:
+                sh(*command, check=False)
+        left = meminfo("MemAvailable")
+        said = hog.communicate()[0]
+    print(f"{said.strip()} MiB held by a process, {taken >> 20} MiB taken by sockets, {left >> 20} MiB left; "
+          f"{[server.stats() for server in servers]}")
+    assert left < LEFT and taken > 5 << 20
+    for server in servers:
+        server.wait("active", 0, seconds=60)
+    sh(BENCH, "-c", 50, "-n", 20)
+    sh(HTSTRESS, "-n", 1000, "-c", 50, f"http://127.0.0.1:{HTTP_PORT}/")
