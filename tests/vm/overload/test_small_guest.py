@@ -6,15 +6,15 @@ import contextlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, PORT, meminfo, modes, scaled, sh
 from overload import others_are_served, swallow
 
 # The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
-pytestmark = pytest.mark.boot(mib=512 if DEBUG else 256, faults=True, minutes=2)
+pytestmark = pytest.mark.boot(mib=2048 if DEBUG else 256, faults=True, minutes=2)
 
-LEFT = 40 << 20  # bytes: twice what TCP may have of such a machine, or the kernel kills somebody
 # Takes memory until so many bytes are left, until its input ends.
 HOG = """
 import mmap, sys
@@ -33,8 +33,10 @@ GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 @modes("fast", "worker")
 def test_no_memory(load):
+    limit = int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[2]) * 4096
+    leave = 2 * limit + (4 << 20)  # less, and the kernel kills somebody
     servers = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
-    with subprocess.Popen([sys.executable, "-S", "-c", HOG, str(LEFT)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog, \
+    with subprocess.Popen([sys.executable, "-S", "-c", HOG, str(leave)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog, \
          contextlib.ExitStack() as held, others_are_served("no memory"):
         assert hog.stdout.readline() == "ready\n"
         end = time.monotonic() + (30 if DEBUG else 10)
@@ -50,7 +52,7 @@ def test_no_memory(load):
         said = hog.communicate()[0]
     print(f"{said.strip()} MiB held by a process, {taken >> 20} MiB taken by sockets, {left >> 20} MiB left; "
           f"{[server.stats() for server in servers]}")
-    assert left < LEFT and taken > 5 << 20
+    assert left < leave and taken > 5 << 20
     for server in servers:
         server.wait("active", 0, seconds=60)
     sh(BENCH, "-c", 50, "-n", 20)
