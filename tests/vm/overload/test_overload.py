@@ -90,10 +90,12 @@ def test_more_clients_than_max_conns(servers):
             for s in crowd:
                 s.setblocking(False)
                 s.connect_ex(("127.0.0.1", PORT))
-            for s in crowd:  # each is reset
-                assert select.select([s], [], [], 60)[0]
-                with pytest.raises(ConnectionResetError):
-                    s.recv(1)
+            for s in crowd:  # each is reset; but by a cookie's ACK that found the queue full nobody knows of one that is silent
+                s.settimeout(60)
+                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                    assert select.select([], [s], [], 60)[1]
+                    s.send(b"?")
+                    assert s.recv(1) == b"not served"
                 s.close()
             refused += len(crowd)
             for s in inside:
