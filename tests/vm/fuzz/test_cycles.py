@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that each module can be loaded and unloaded as often as one likes while everybody goes on with what it is
+there for. TIME says for how many seconds to go on."""
+
+import contextlib
+import itertools
+import os
+import re
+import subprocess
+import time
+
+import pytest
+from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, UNLOAD_MAX, connected, insmod, rmmod, scaled, statistics_file
+
+# Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
+pytestmark = [pytest.mark.boot(clock="turns", minutes=2), pytest.mark.usefixtures("unloaded")]
+
+TIME = int(os.environ.get("TIME") or 0)
+CYCLES = scaled(40, 4)  # when TIME is not given
+URL = f"http://127.0.0.1:{HTTP_PORT}/"
+LOADS = [(BENCH, "-c", "20", "-n", "100000000", "--lean"), (BENCH, "-c", "10", "-n", "100000000", "--reconnect", "--lean"),
+         (HTSTRESS, "-c", "20", "-n", "100000000", "-k", "-P", "4", URL), (HTSTRESS, "-c", "10", "-n", "100000000", URL),
+         ("cat", "/proc/net/tcpprobe"),
+         ("dd", "of=/proc/net/drop_tcp_sock", "conv=notrunc", f"if={__file__}", "bs=64"),
+         ("sh", "-c", f"echo '127.0.0.1:{PORT} *:* time-wait' >/proc/net/drop_tcp_sock")]
+# Which counter says that a module was at work.
+WORK = {"kecho": "bytes_out", "khttpd": "requests", "drop_tcp_sock": "requested", "tcpprobe": "read"}
+
+
+def forever(command):
+    """Runs a command anew whenever it ends, which it does when the module goes."""
+    return subprocess.Popen(["sh", "-c", 'while :; do "$@" >/dev/null 2>&1 || sleep 0.01; done', "sh", *map(str, command)],
+                            start_new_session=True)
+
+
+def work(module):
+    return int(re.search(rf"\b{WORK[module]} (\d+)", statistics_file(module).read_text())[1])
+
+
+def test_cycles():
+    with contextlib.ExitStack() as stack:
+        for command in LOADS:
+            load = stack.enter_context(forever(command))
+            stack.callback(os.killpg, load.pid, 9)
+        end = time.monotonic() + TIME
+        slowest = 0
+        for n in itertools.count():
+            if n >= CYCLES and time.monotonic() > end:
+                break
+            module = MODULES[n % len(MODULES)]
+            insmod(KO_DIR / f"{module}.ko")
+            limit = time.monotonic() + 60
+            while not work(module):
+                assert time.monotonic() < limit, (n, statistics_file(module).read_text())
+                time.sleep(0.005)
+            began = time.monotonic()
+            rmmod(module)
+            slowest = max(slowest, time.monotonic() - began)
+    print(f"{n} loads, each unloaded under load; the slowest in {slowest:.1f} s")
+    assert slowest < 2 * UNLOAD_MAX  # CPUs in turns
+    assert connected(PORT) == "" and connected(HTTP_PORT) == ""
