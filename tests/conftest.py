@@ -36,7 +36,7 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "smoke: one of the few tests a module for kernels that CI has less time for")
     config.addinivalue_line("markers", "boot(**kw): "
                             "boot options for this file: mib=, cpus=, clock=, faults=, append= (to the kernel's command line); minutes= it takes; "
-                            "split= whether each mode gets a boot of its own")
+                            "split= whether each mode gets a boot of its own; alone= whether the file gets one on a kernel where folders do")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
     else:
@@ -97,7 +97,7 @@ def batch_of(item):
     """What runs together: a file, or where the file says so each mode of it.
 
     A boot and the start of Python in it cost what some tests do. A kernel with detectors built in takes half a
-    minute to boot: there all of a folder runs together. Where a few tests are chosen of every file (-m), all do
+    minute to boot: there all of a folder runs together, but for files that are to be alone. Where a few tests are chosen of every file (-m), all do
     that boot alike.
     """
     path = Path(str(item.fspath))
@@ -105,7 +105,7 @@ def batch_of(item):
     if is_vm_test(item) and option("markexpr"):
         return ("", boot_marker([item]).get("clock"))
     if is_vm_test(item) and option("--kernel") in ("debug", "kcsan"):
-        return (str(path.parent), None)
+        return (str(path if boot_marker([item]).get("alone") else path.parent), None)
     mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
     return (str(path), mode if boot_marker([item]).get("split") else None)
 

@@ -13,7 +13,7 @@ from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, PORT, meminfo, modes, scaled,
 from overload import others_are_served, swallow
 
 # The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
-pytestmark = pytest.mark.boot(mib=2048 if DEBUG else 256, faults=True, minutes=2)
+pytestmark = pytest.mark.boot(mib=256, faults=True, alone=True)
 
 # Takes memory until so many bytes are left, until its input ends.
 HOG = """
