@@ -97,8 +97,8 @@ def batch_of(item):
     """What runs together: a file, or where the file says so each mode of it.
 
     A boot and the start of Python in it cost what some tests do. A kernel with detectors built in takes half a
-    minute to boot: there all of a folder runs together, but for files that are to be alone. Where a few tests are chosen of every file (-m), all do
-    that boot alike.
+    minute to boot: there all of a folder runs together, but for files that are to be alone. Where a few tests
+    are chosen of every file (-m), all do that boot alike.
     """
     path = Path(str(item.fspath))
     option = item.config.getoption
