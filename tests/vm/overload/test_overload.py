@@ -80,6 +80,7 @@ def test_more_clients_than_max_conns(servers):
     kecho, khttpd = servers
     for server in servers:
         server.set("max_conns", 30)
+    kecho.set("idle_timeout", 600)
     inside = [connect() for _ in range(30)]
     kecho.wait("active", 30)
     refused = 0
@@ -108,7 +109,7 @@ def test_more_clients_than_max_conns(servers):
         s.close()
     kecho.wait("active", 0)
     for server in servers:
-        server.set("max_conns", 1000)
+        server.set("max_conns", 65536)
 
 
 @modes("fast", "worker")
