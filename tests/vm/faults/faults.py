@@ -2,6 +2,7 @@
 """The kernel's fault injection: the nth chance of a task to fail, and a share of those below a module's functions."""
 
 import contextlib
+import itertools
 import os
 import threading
 from pathlib import Path
@@ -44,12 +45,20 @@ def nth_of(task):
         os.close(fd)
 
 
-def every_nth(call, step=1, task=None, prepare=None):
+def chances(call):
+    """How many there are in call() for the calling thread to fail."""
+    with nth_of(threading.get_native_id()) as nth:
+        nth(NTH_MAX)
+        call()
+        return NTH_MAX - nth(0)
+
+
+def every_nth(call, step=1, task=None, prepare=None, dense=1):
     """Runs call() again and again with its first, second, ... chance to fail made to fail, until there are no more;
     prepare() before each, without a fault. Yields each one's number and what call() raised: an OSError, or None.
-    step: only every so manieth."""
+    step: only every so manieth before the one that dense tells."""
     with nth_of(task or threading.get_native_id()) as nth:
-        for n in range(1, NTH_MAX, step):
+        for n in itertools.chain(range(1, dense, step), range(dense, NTH_MAX, 1 if dense > 1 else step)):
             error = None
             if prepare:
                 prepare()
