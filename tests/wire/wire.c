@@ -435,6 +435,8 @@ static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 				      tcp[14] << 8 | tcp[15] });
 	got_segments++;
 	if (flags & RST) {
+		if (p->state == SYN_SENT && ack)
+			return; /* an older connection's */
 		if (p->state == SYN_SENT)
 			fail(p, "connection refused");
 		else if (p->server_fin && p->una > p->len)
@@ -446,8 +448,7 @@ static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 	if (p->state == SYN_SENT) {
 		if ((flags & (SYN | ACK)) != (SYN | ACK) || ack) {
 			/* Of a connection that this end knows nothing of any more. */
-			if (ack)
-				transmit(p, RST, ack, 0, NULL, 0, NULL);
+			transmit(p, RST, ack, 0, NULL, 0, NULL);
 			return;
 		}
 		p->irs = seq;
