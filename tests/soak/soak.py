@@ -60,6 +60,8 @@ class Soak:
             while time.monotonic() < self.end and not self.wrong:
                 action(rng)
                 self.done[action.__name__] = self.done.get(action.__name__, 0) + 1
+        except subprocess.CalledProcessError as e:
+            self.wrong.append(f"{e}\n{e.stdout}{e.stderr}{sh('ss', '-tinom', f'( sport = :{PORT} or dport = :{PORT} )').stdout}")
         except Exception:  # pylint: disable=broad-exception-caught
             self.wrong.append(traceback.format_exc())
 
@@ -93,13 +95,13 @@ class Soak:
     def move(self, rng):
         """kecho makes way for one in a namespace, and comes back; the tools come and go too."""
         time.sleep(3)
-        with self.kecho, network_namespace("soak"):
-            rmmod("kecho")
-            insmod(KO_DIR / "kecho.ko", netns="soak", bench=rng.randrange(2))
-            sh(BENCH, "-c", 10, "-n", 20, netns="soak")
-            if rng.random() < 0.5:  # or it goes with its namespace
-                rmmod("kecho")
         with self.kecho:
+            rmmod("kecho")
+            with network_namespace("soak"):
+                insmod(KO_DIR / "kecho.ko", netns="soak", bench=rng.randrange(2))
+                sh(BENCH, "-c", 10, "-n", 20, netns="soak")
+                if rng.random() < 0.5:  # or it outlives its namespace
+                    rmmod("kecho")
             if loaded("kecho"):
                 rmmod("kecho")
             insmod(KO_DIR / "kecho.ko", bench=rng.randrange(2))
