@@ -32,13 +32,17 @@ def kernel_memory():
     return meminfo("SUnreclaim") + sockstat("mem") * 4096
 
 
+def serve_all():
+    sh(BENCH, "-c", 20, "-n", scaled(60))
+    sh(HTSTRESS, "-n", scaled(1000), "-c", 20, f"http://127.0.0.1:{HTTP_PORT}/")
+
+
 @pytest.fixture
 def servers(load, klog):
     """Both, whatever else happens: they say nothing, and in the end they hold nobody and what they took."""
     both = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
     klog.lines()
-    sh(BENCH, "-c", 50, "-n", 20)
-    sh(HTSTRESS, "-n", 1000, "-c", 50, f"http://127.0.0.1:{HTTP_PORT}/")
+    serve_all()
     for server in both:
         server.wait("active", 0)
     before = kernel_memory()
@@ -47,8 +51,7 @@ def servers(load, klog):
         server.wait("active", 0, seconds=60)
         stats = server.stats()
         assert stats["accepted"] == stats["closed"], stats
-    sh(BENCH, "-c", 50, "-n", 20)
-    sh(HTSTRESS, "-n", 1000, "-c", 50, f"http://127.0.0.1:{HTTP_PORT}/")
+    serve_all()
     end = time.monotonic() + 60
     while (more := kernel_memory() - before) > 4 << 20:
         assert time.monotonic() < end, f"{more} bytes more than before"
@@ -142,7 +145,7 @@ def test_slow_readers_on_every_connection(servers):
 def test_full_accept_queue(load, klog):
     """With a short queue and hundreds at the door it is full, and yet each comes in by and by: by a cookie, unless that
     is too old by then."""
-    kecho = load("kecho", backlog=8, hooks=True, hook_accept_fails=20)  # each of which holds the queue up for a while
+    kecho = load("kecho", backlog=8, hooks=True, hook_accept_fails=2)  # each of which holds the queue up for a while
     klog.lines()
     before = netstat("ListenOverflows"), netstat("SyncookiesFailed")
     come = reset = 0

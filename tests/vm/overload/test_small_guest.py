@@ -55,5 +55,5 @@ def test_no_memory(load):
     assert left < leave and taken > 5 << 20
     for server in servers:
         server.wait("active", 0, seconds=60)
-    sh(BENCH, "-c", 50, "-n", 20)
-    sh(HTSTRESS, "-n", 1000, "-c", 50, f"http://127.0.0.1:{HTTP_PORT}/")
+    sh(BENCH, "-c", 20, "-n", scaled(60))
+    sh(HTSTRESS, "-n", scaled(1000), "-c", 20, f"http://127.0.0.1:{HTTP_PORT}/")
