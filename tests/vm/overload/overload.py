@@ -82,9 +82,12 @@ def swallow(held, count, port, data):
         s.setblocking(False)
         socks.append(s)
     for s in socks:
+        at = 0
         with contextlib.suppress(OSError):
             while True:
-                taken += s.send(data)
+                sent = s.send(data[at:])
+                taken += sent
+                at = (at + sent) % len(data)
     return taken
 
 
