@@ -83,7 +83,10 @@ def test_missing_memory_is_no_report_where_it_is_meant():
     """With -f neither a call trace without a headline counts, nor a warning that is known; the rest does."""
     cut, trace = "------------[ cut here ]------------", "Call Trace:"
     known = "WARNING: kernel/kprobes.c:1203 at __disarm_kprobe_ftrace+0x17a/0x200, CPU#1: python3/90"
-    say = lambda *lines: ("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg' for line in lines))
+
+    def say(*lines):
+        return ("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg' for line in lines))
+
     assert vm(*say(cut, known, trace), options=["-f"]).returncode == 0
     done = vm(*say(cut, known, trace, REPORTS[0]), options=["-f"])
     assert done.returncode == 99 and REPORTS[0] in done.stderr and "__disarm" not in done.stderr

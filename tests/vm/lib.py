@@ -10,6 +10,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -25,7 +26,7 @@ TCPDROP = TOP / "userspace" / "tcpdrop"
 PORT, HTTP_PORT = 12345, 8081
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_DELETE_MODULE, SYS_FINIT_MODULE, CLONE_NEWNET = 176, 313, 1 << 30
-SO_RCVBUFFORCE, PACKET_OUTGOING = 33, 4
+SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS, PACKET_OUTGOING = 33, 263, 6, 4
 # A kernel built to find bugs is slow: the same tests run on it with smaller loads.
 DEBUG = os.environ.get("VM_KERNEL") in ("debug", "kcsan")
 # Seconds within which rmmod returns, whatever the clients do.
@@ -201,17 +202,20 @@ def receive_all(sock):
     return b"".join(parts)
 
 
-class Wire:
-    """TCP segments on IPv4 that loopback carries while this is open, each once: (source port, flags, options, payload)
-    in .segments. Closing waits until no more come."""
+class Capture:
+    """TCP segments on IPv4 that a device of a namespace's carries while this is open, in .segments. On loopback each is
+    seen twice, as sent and as received. Closing waits until no more come."""
 
-    def __init__(self):
-        self.sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3))
+    Segment = namedtuple("Segment", "sent port flags options payload")  # sent: by this device; port: the source's
+
+    def __init__(self, netns=None, dev="lo"):
+        self.sock = in_netns(netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
         self.sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 64 << 20)
         self.sock.settimeout(0.5)
+        self.dev = dev
         self.segments = []
-        self.thread = threading.Thread(target=self.run)
         self.stop = False
+        self.thread = threading.Thread(target=self.run)
         self.thread.start()
 
     def run(self):
@@ -222,11 +226,12 @@ class Wire:
                 if self.stop:
                     return
                 continue
-            if addr[2] != PACKET_OUTGOING or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
+            if addr[0] != self.dev or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
                 continue
-            tcp = packet[4 * (packet[0] & 15):]
+            tcp = packet[4 * (packet[0] & 15):struct.unpack_from(">H", packet, 2)[0]]
             head = 4 * (tcp[12] >> 4)
-            self.segments.append((struct.unpack_from(">H", tcp)[0], tcp[13], tcp[20:head], tcp[head:]))
+            self.segments.append(self.Segment(addr[2] == PACKET_OUTGOING, struct.unpack_from(">H", tcp)[0], tcp[13],
+                                              tcp[20:head], tcp[head:]))
 
     def __enter__(self):
         return self
@@ -234,7 +239,9 @@ class Wire:
     def __exit__(self, *exc):
         self.stop = True
         self.thread.join()
+        dropped = struct.unpack("II", self.sock.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8))[1]
         self.sock.close()
+        assert dropped == 0
 
 
 def bench(*args, check=True, netns=None, **kw):

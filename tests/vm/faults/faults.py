@@ -53,12 +53,12 @@ def chances(call):
         return NTH_MAX - nth(0)
 
 
-def every_nth(call, step=1, task=None, prepare=None, dense=1):
+def every_nth(call, step=1, task=None, prepare=None, dense=NTH_MAX):
     """Runs call() again and again with its first, second, ... chance to fail made to fail, until there are no more;
     prepare() before each, without a fault. Yields each one's number and what call() raised: an OSError, or None.
-    step: only every so manieth before the one that dense tells."""
+    step: only every so manieth, up to the one that dense tells; each from there on."""
     with nth_of(task or threading.get_native_id()) as nth:
-        for n in itertools.chain(range(1, dense, step), range(dense, NTH_MAX, 1 if dense > 1 else step)):
+        for n in itertools.chain(range(1, dense, step), range(dense, NTH_MAX)):
             error = None
             if prepare:
                 prepare()

@@ -61,14 +61,14 @@ def workqueues():
 def test_load(module, who):
     """It is loaded, or an error says why not and there is nothing of it."""
     image = (KO_DIR / f"{module}.ko").read_bytes()
-    insmod = who == "insmod"
+    itself = who == "insmod"
     failed = succeeded = 0
     total = chances(lambda: init_module(image))
     rmmod(module)
     before = workqueues()
     # The module's own allocations are among the last, each of them in turn.
-    for n, error in every_nth(lambda: init_module(image), step=STEP if insmod else 1, task=None if insmod else 2,
-                              dense=max(total - OWN, 1) if insmod else 1):
+    for n, error in every_nth(lambda: init_module(image), step=STEP if itself else 1, task=None if itself else 2,
+                              dense=max(total - OWN, 1)):
         if error:
             failed += 1
             assert error.errno in SHORT + (NO_LISTENER if module in PORTS else ()), (n, error)
@@ -84,7 +84,7 @@ def test_load(module, who):
     while workqueues() > before:
         assert time.monotonic() < end, (before, workqueues())
         time.sleep(0.1)
-    if insmod:
+    if itself:
         assert failed > 10
 
 

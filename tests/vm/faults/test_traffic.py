@@ -10,13 +10,14 @@ import time
 
 import pytest
 from faults import failing
+from http_cases import get
 from lib import BENCH, HTSTRESS, HTTP_PORT, connect, modes, receive_all, scaled, sh
 
 pytestmark = pytest.mark.boot(faults=True)
 
 SEED = int(os.environ.get("SEED") or 1)
 SECONDS = 60 if os.environ.get("FAULTS") == "all" else 5
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+GET = get()
 
 
 def echo_client(stop, seed, tally):

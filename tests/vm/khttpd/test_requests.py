@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 import pytest
 from answers import HELLO, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import CASES, chunked, get, sized
-from lib import DEBUG, HTTP_PORT, Wire, modes, scaled, sysctl
+from lib import DEBUG, HTTP_PORT, Capture, modes, scaled, sysctl
 
 GET = get()
 HEAD = get(line=b"HEAD / HTTP/1.1")
@@ -268,9 +268,9 @@ def test_memory_short_for_answers(load, every):
 
 @modes("fast")
 def test_last_answer_and_fin_share_a_segment(khttpd):
-    with Wire() as wire:
+    with Capture() as capture:
         exchange(get(b"Connection: close"))
         exchange(GET * 20 + get(b"Connection: close"))
         exchange(b"GARBAGE\r\n")
-    fins = [len(payload) for port, flags, _, payload in wire.segments if port == HTTP_PORT and flags & 1]
+    fins = [len(s.payload) for s in capture.segments if s.sent and s.port == HTTP_PORT and s.flags & 1]
     assert len(fins) >= 3 and all(fins), fins

@@ -3,21 +3,28 @@
 
 import contextlib
 import json
+import os
 import random
 import socket
 import statistics
 import struct
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
-from lib import DEBUG, TOP, receive, sh
+from http_cases import get
+from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, TOP, receive, scaled, sh
 
+GET = get()
+URL = f"http://127.0.0.1:{HTTP_PORT}/"
 PING_PORT = 7007
+SECONDS = 5  # that an overload lasts, and
+ENOUGH = 10  # pings
 # Asks another service of the machine for a byte, on a connection of its own, every 20 ms until its input ends.
 PINGER = """
-import json, select, socket, struct, sys, time
-took = []
+import select, socket, struct, sys, time
 while not select.select([sys.stdin], [], [], 0.02)[0]:
     began = time.monotonic()
     with socket.create_connection(("127.0.0.1", int(sys.argv[1])), 60) as s:
@@ -25,8 +32,7 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
         s.settimeout(60)
         s.sendall(b"?")
         assert s.recv(1) == b"?"
-    took.append(time.monotonic() - began)
-print(json.dumps(took))
+    print(time.monotonic() - began, flush=True)
 """
 # Writes frames, which it is given ready, to a device as fast as it can; says how many.
 FLOODER = """
@@ -50,25 +56,55 @@ print(sent)
 """
 
 
+class Others:
+    """Another service of the machine's, a program, and who asks it: connect, a byte, its echo."""
+
+    def __init__(self, what, stack):
+        self.what = what
+        self.end = time.monotonic() + SECONDS
+        self.server = stack.enter_context(subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", str(PING_PORT)]))
+        stack.callback(self.server.terminate)
+        self.said = stack.enter_context(tempfile.TemporaryFile("r"))
+        self.pinger = stack.enter_context(subprocess.Popen([sys.executable, "-S", "-c", PINGER, str(PING_PORT)], stdin=subprocess.PIPE,
+                                                           stdout=self.said))
+        stack.callback(self.pinger.stdin.close)
+
+    def took(self):
+        """Seconds that each has taken so far, the shortest first."""
+        return sorted(map(float, os.pread(self.said.fileno(), 1 << 20, 0).splitlines()))
+
+    def go_on(self):
+        """True until the overload has lasted its time and there are answers enough to judge by, or none comes any more."""
+        return time.monotonic() < self.end or (len(self.took()) < ENOUGH and self.pinger.poll() is None)
+
+    def judge(self):
+        """They were served, and soon."""
+        self.pinger.stdin.close()
+        assert self.pinger.wait() == 0, "another service was not served"
+        took = self.took()
+        median, late, most = statistics.median(took), took[len(took) * 95 // 100], took[-1]
+        print(f"{self.what}: {len(took)} pings, median {median * 1e3:.1f} ms, 95th percentile {late * 1e3:.1f} ms, at most {most * 1e3:.0f} ms")
+        assert len(took) >= ENOUGH and median < (2 if DEBUG else 0.1) and late < (10 if DEBUG else 1)
+
+
 @contextlib.contextmanager
 def others_are_served(what):
-    """While this is open somebody else is served by a program of the machine's, and soon: connect, ask, answer."""
-    with subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", str(PING_PORT)]) as server:
-        try:
-            with subprocess.Popen([sys.executable, "-S", "-c", PINGER, str(PING_PORT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                  text=True) as pinger:
-                try:
-                    yield
-                finally:
-                    said = pinger.communicate()[0]
-            assert pinger.returncode == 0, "another service was not served"
-        finally:
-            server.terminate()
-    took = sorted(json.loads(said))
-    assert len(took) > 10
-    median, late, most = statistics.median(took), took[len(took) * 95 // 100], took[-1]
-    print(f"{what}: {len(took)} pings, median {median * 1e3:.1f} ms, 95th percentile {late * 1e3:.1f} ms, at most {most * 1e3:.0f} ms")
-    assert median < (2 if DEBUG else 0.1) and late < (10 if DEBUG else 1)
+    """While this is open somebody else is served; yields Others."""
+    with contextlib.ExitStack() as stack:
+        others = Others(what, stack)
+        yield others
+        others.judge()
+
+
+def serve_all():
+    """Both servers answer, in full."""
+    sh(BENCH, "-c", 20, "-n", scaled(60))
+    sh(HTSTRESS, "-n", scaled(1000), "-c", 20, URL)
+
+
+def tcp_limit():
+    """Bytes beyond which TCP gives its sockets no more memory."""
+    return int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[2]) * 4096
 
 
 def swallow(held, count, port, data):
@@ -118,7 +154,8 @@ def syn(rng, source, ports):
 
 @contextlib.contextmanager
 def syn_flood(netns, ports, kinds=5000):
-    """SYNs from 65,536 addresses behind a namespace, none of whom answers. Yields a list that in the end has their number."""
+    """SYNs of so many kinds, each from an address of its own or nearly so behind a namespace, again and again; nobody
+    answers. Yields a list that in the end has their number."""
     sh("ip", "link", "add", "flood", "type", "veth", "peer", "name", "flood", "netns", netns)
     try:
         sh("ip", "addr", "add", "10.6.0.1/24", "dev", "flood")

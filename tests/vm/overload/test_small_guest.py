@@ -5,12 +5,10 @@ there is memory again all is as before. What they do without any, tests/vm/fault
 import contextlib
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, meminfo, modes, scaled, sh
-from overload import others_are_served, swallow
+from overload import GET, URL, others_are_served, serve_all, swallow, tcp_limit
 
 # The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
 pytestmark = pytest.mark.boot(mib=256, faults=True, alone=True)
@@ -28,25 +26,22 @@ print("ready", flush=True)
 sys.stdin.read()
 print(len(held))
 """
-GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 @modes("fast", "worker")
 def test_no_memory(load):
-    limit = int(Path("/proc/sys/net/ipv4/tcp_mem").read_text().split()[2]) * 4096
-    leave = 2 * limit + (4 << 20)  # less, and the kernel kills somebody
+    leave = 2 * tcp_limit() + (4 << 20)  # less, and the kernel kills somebody
     servers = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
     with subprocess.Popen([sys.executable, "-S", "-c", HOG, str(leave)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog, \
-         contextlib.ExitStack() as held, others_are_served("no memory"):
+         contextlib.ExitStack() as held, others_are_served("no memory") as others:
         assert hog.stdout.readline() == "ready\n"
-        end = time.monotonic() + 10
         taken = 0
-        while time.monotonic() < end:
+        while others.go_on():
             with contextlib.suppress(OSError):
                 taken += swallow(held, 20, PORT, b"x" * 65536)
                 taken += swallow(held, 20, HTTP_PORT, GET * 2000)
             for command in [BENCH, "-c", 20, "-n", scaled(100), "--timeout", 60], [HTSTRESS, "-n", scaled(400), "-c", 20,
-                                                                                f"http://127.0.0.1:{HTTP_PORT}/"]:
+                                                                                URL]:
                 sh(*command, check=False)
         left = meminfo("MemAvailable")
         said = hog.communicate()[0]
@@ -55,5 +50,4 @@ def test_no_memory(load):
     assert left < leave and taken > 5 << 20
     for server in servers:
         server.wait("active", 0, seconds=60)
-    sh(BENCH, "-c", 20, "-n", scaled(60))
-    sh(HTSTRESS, "-n", scaled(1000), "-c", 20, f"http://127.0.0.1:{HTTP_PORT}/")
+    serve_all()

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from lib import HTTP_PORT, KO_DIR, MODULES, PORT, KernelLog, Wire, connect, insmod, receive, receive_all, settings, statistics_file
+from lib import HTTP_PORT, KO_DIR, MODULES, PORT, Capture, KernelLog, connect, insmod, receive, receive_all, settings, statistics_file
 
 pytestmark = pytest.mark.boot(append="slub_debug=P init_on_alloc=0 init_on_free=0")
 
@@ -81,15 +81,15 @@ def use_everything():
 
 def test_nothing_of_the_kernels_memory_leaves(everything):
     with KernelLog() as log:
-        with Wire() as wire:
+        with Capture() as capture:
             shown = use_everything()
         shown += [line.encode() for line in log.lines()]
-    segments = [s for s in wire.segments if s[0] in (PORT, HTTP_PORT)]
+    segments = [s for s in capture.segments if s.sent and s.port in (PORT, HTTP_PORT)]
     assert len(shown) > 80 and sum(map(len, shown)) > 20000 and len(segments) > 50
     for text in shown:
         assert not any(poison in text for poison in POISON), text[-2000:]
         assert not ADDRESS.search(text), text[-2000:]
-    for port, _, options, payload in segments:
-        assert not any(poison in options + payload for poison in POISON), (port, options, payload)
-        if port == HTTP_PORT:
-            assert re.fullmatch(rb"[ -~\r\n]*", payload), payload
+    for s in segments:
+        assert not any(poison in s.options + s.payload for poison in POISON), s
+        if s.port == HTTP_PORT:
+            assert re.fullmatch(rb"[ -~\r\n]*", s.payload), s

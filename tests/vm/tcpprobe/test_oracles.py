@@ -15,7 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import BENCH, DEBUG, KO_DIR, in_netns, insmod, network_namespace, rmmod, scaled, sh
+from lib import (BENCH, DEBUG, KO_DIR, PACKET_OUTGOING, PACKET_STATISTICS, SOL_PACKET, Capture, in_netns, insmod, network_namespace, rmmod,
+                 scaled, sh)
 from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse, samples
 
 pytestmark = pytest.mark.boot(clock="turns", minutes=5)
@@ -85,43 +86,6 @@ def netstat(netns, *names):
     return [values[name] for name in names]
 
 
-class Capture:
-    """TCP packets of a device, as a capture sees them: (sent, length of the payload) each."""
-
-    def __init__(self, netns, dev):
-        self.packets = []
-        self.stop = False
-        self.sock = in_netns(netns, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
-        self.sock.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)  # SO_RCVBUFFORCE
-        self.sock.settimeout(0.2)
-        self.dev = dev
-        self.thread = threading.Thread(target=self.run)
-        self.thread.start()
-
-    def run(self):
-        while True:
-            try:
-                data, addr = self.sock.recvfrom(2048)
-            except TimeoutError:
-                if self.stop:
-                    return
-                continue
-            if addr[0] != self.dev or addr[1] != 0x0800 or data[9] != 6:
-                continue
-            head = 4 * (data[0] & 15)
-            self.packets.append((addr[2] == 4, struct.unpack_from(">H", data, 2)[0] - head - 4 * (data[head + 12] >> 4)))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *exc):
-        self.stop = True
-        self.thread.join()
-        dropped = struct.unpack("II", self.sock.getsockopt(263, 6, 8))[1]  # SOL_PACKET, PACKET_STATISTICS
-        self.sock.close()
-        assert dropped == 0
-
-
 def few_missed(hits):
     """How many may be missed of so many: one in fifty is usual; KCSAN holds handlers up, to watch."""
     return 2 + hits / (5 if DEBUG else 20)
@@ -188,8 +152,8 @@ def test_counts_are_nstats_and_a_captures(probe, link, congestion, netem):
     setups = [sum(line.type == SETUP for line in end) for end in (near, far)]
     assert max(setups) <= 1 and 2 - missed <= sum(setups)
     # What the far end sent, and what came through to it: the device's own account.
-    assert 0 <= sum(out for out, _ in capture.packets) - sum(line.type == SEND for line in far) <= 3 + missed
-    arrived = [length for out, length in capture.packets if not out]
+    assert 0 <= sum(s.sent for s in capture.segments) - sum(line.type == SEND for line in far) <= 3 + missed
+    arrived = [len(s.payload) for s in capture.segments if not s.sent]
     # What arrives while the socket's owner works may be merged by TCP before it is looked at.
     assert 0 <= len(arrived) - sum(line.type == RECV for line in far) - merged_far <= 4 + missed
     assert 0 <= sum(arrived) - sum(line.length for line in far if line.type in (RECV, SETUP)) <= 1448 * missed
@@ -200,7 +164,7 @@ def parse_all(parts):
     return parse("".join(parts))
 
 
-SO_ATTACH_FILTER, SOL_PACKET, PACKET_STATISTICS, PACKET_OUTGOING = 26, 263, 6, 4
+SO_ATTACH_FILTER = 26
 
 
 class Count:
