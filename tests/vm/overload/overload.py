@@ -37,14 +37,14 @@ while not select.select([sys.stdin], [], [], 0.02)[0]:
 # Writes frames, which it is given ready, to a device as fast as it can; says how many.
 FLOODER = """
 import signal, socket, sys
+stop = []
+signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
 with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as s:
     s.bind((sys.argv[1], 0))
     size = int(sys.argv[2])
     data = sys.stdin.buffer.read()
     frames = [data[at:at + size] for at in range(0, len(data), size)]
     sent = 0
-    stop = []
-    signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
     while not stop:
         for frame in frames:
             try:
@@ -61,7 +61,7 @@ class Others:
 
     def __init__(self, what, stack):
         self.what = what
-        self.end = time.monotonic() + SECONDS
+        self.end = None
         self.server = stack.enter_context(subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", str(PING_PORT)]))
         stack.callback(self.server.terminate)
         self.said = stack.enter_context(tempfile.TemporaryFile("r"))
@@ -74,7 +74,9 @@ class Others:
         return sorted(map(float, os.pread(self.said.fileno(), 1 << 20, 0).splitlines()))
 
     def go_on(self):
-        """True until the overload has lasted its time and there are answers enough to judge by, or none comes any more."""
+        """True until the overload has lasted its time, which begins with the first call, and there are answers enough to judge
+        by, or none comes any more."""
+        self.end = self.end or time.monotonic() + SECONDS
         return time.monotonic() < self.end or (len(self.took()) < ENOUGH and self.pinger.poll() is None)
 
     def judge(self):
