@@ -30,7 +30,7 @@ jobs = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
 module_dirs := $(patsubst %/Kbuild,%,$(wildcard */Kbuild))
 module_src := Kbuild $(wildcard common/*) $(foreach d,$(module_dirs),$(d)/Kbuild $(wildcard $(d)/*.[ch]))
-hooks_src := $(module_src) $(wildcard tests/modules/*/*)
+hooks_src := $(module_src) $(wildcard tests/modules/*/* tests/peers/*/*)
 programs := $(patsubst %.c,%,$(wildcard userspace/*.c))
 
 # The Python that Debian's pytest belongs to, whatever else is first in PATH.
@@ -53,6 +53,14 @@ build/tests/wire: $(wildcard tests/wire/*)
 	@mkdir -p build/tests
 	@$(CC) -O2 -g -std=gnu11 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
 
+# The servers in user space that ours are measured against; only "make bench" needs their libraries.
+peers := $(patsubst tests/peers/%.c,build/peers/%,$(wildcard tests/peers/*.c))
+.PHONY: peers
+peers: userspace $(peers)
+build/peers/%: tests/peers/%.c $(wildcard userspace/lib/*.h)
+	@mkdir -p $(@D)
+	@$(CC) -O2 -g -std=gnu11 -Wall -Wextra -Wshadow -D_GNU_SOURCE -Iuserspace/lib -pthread -o $@ $< userspace/lib/server.o userspace/lib/util.o -luring -lbpf
+
 # Some headers ask for type information in modules, which pahole makes; none of it is needed here.
 btf = $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)
 
@@ -63,7 +71,7 @@ define kbuild
 		else echo "make: no kernel headers at $(kdir): install linux-headers-$$(uname -r), or name others by KDIR=, or KERNEL=6.1 after 'vm/kernel get 6.1'"; fi >&2; exit 1; }
 	@mkdir -p $(1)
 	@find $(1) -xtype l -delete
-	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/modules/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/modules/}; done
+	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/*/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/*/}; done
 	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(debug) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
 endef
@@ -134,16 +142,11 @@ soak: kernel ## all modules under mixed traffic for TIME=60 seconds: memory has 
 	@vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'
 	@$(MAKE) -s plot
 
-# What "make bench" measures, a boot each.
-BENCH ?= $(filter-out lib,$(patsubst tests/bench/%.py,%,$(wildcard tests/bench/*.py)))
-
-bench: kernel ## the modules beside their peers, in instruction time (BENCH= names some of tests/bench, QUICK=1: rougher)
-	@$(MAKE) -s KERNEL=$(K) modules userspace
+bench: kernel ## the modules beside their rivals, in instruction time, then real time (BENCH= names some of tests/bench, QUICK=1: rougher)
+	@vm/setup bench
+	@$(MAKE) -s KERNEL=$(K) modules hooks userspace peers
 	@mkdir -p output/bench
-	@for bench in $(BENCH); do \
-		vm/run -k $(K) -c instructions -t 3000 -o output/bench -- env QUICK=$(QUICK) \
-		QEMU="$$(qemu-system-x86_64 --version | sed -n '1s/ *(.*//p')" \
-		COMMIT="$$(git describe --always --dirty 2>/dev/null)" $(PYTHON) tests/bench/$$bench.py || exit 1; done
+	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH)
 	@$(MAKE) -s plot
 
 plot: ## draw what "make bench" and "make demo" left in output/

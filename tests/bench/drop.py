@@ -110,7 +110,7 @@ def main():
         rows.append({"how": how, "sockets": count, "ns_each": round(cost)})
         lines.append(f"| {how} | {count} | {cost:,.0f} | {f'<= {wanted:,}' if wanted else ''} |")
         print(f"  {how}, {count} sockets: {cost:.0f}", file=sys.stderr)
-    write("drop", rows, lines, "TIME-WAIT sockets of loopback connections.")
+    write(rows, lines, "TIME-WAIT sockets of loopback connections.")
 
 
 if __name__ == "__main__":

@@ -1,109 +1,117 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-"""Measures kecho against user-echo-server in one boot, by one client; "make bench" runs it in the VM.
+"""Measures kecho beside every rival of lib.ECHO_SERVERS in one boot, by one client; "make bench" runs it in the VM.
 
 Under vm/run's instruction clock a nanosecond of guest time is one executed instruction, whole
 machine and client included, so the figures are the same wherever they are measured. They are
 true only while the CPU never idles: a row with more than half a percent of idle is refused.
+In real time each row is measured five times.
 """
 
-import subprocess
 import sys
-import time
-from pathlib import Path
 
-from lib import IDLE_MAX, INSTRUCTIONS, KO_DIR, QUICK, TOOLS, bring, echo, write
+from lib import ECHO_SERVERS, IDLE_MAX, INSTRUCTIONS, NAME, OUT, QUICK, REPEATS, bring, cpu_split, echo, spread, write
 
-PARAMS = Path("/sys/module/kecho/parameters")
-
-# server: name, port, parameters of kecho to set first
-SERVERS = [
-    ("user-echo-server", 12346, {}),
-    ("kecho fastpath=1", 12345, {"fastpath": 1}),
-    ("kecho fastpath=0 bench=0", 12345, {"fastpath": 0}),
-    ("kecho fastpath=0 bench=1", 12344, {"fastpath": 0}),
-]
-# connections, bytes, messages in all, what the ratio to user-echo-server is to reach by server
-ROWS = [
-    (1, 64, 80000, {"kecho fastpath=1": 1.45, "kecho fastpath=0": 1.15}),
-    (32, 64, 80000, {"kecho fastpath=1": 1.14, "kecho fastpath=0": 0.97}),
-    (256, 64, 80000, {"kecho fastpath=1": 1.09}),
-    (1, 1 << 20, 1600, {"kecho fastpath=1": 1.1}),
-]
+SIZES = {64: "64 B", 4096: "4 KiB", 65536: "64 KiB", 1 << 20: "1 MiB"}
+CONNECT = "connect, 64 B, close"
+# bytes (CONNECT: a connection each), connections, what kecho's ratio to the best rival is to reach
+ROWS = [(64, 1, 1.35), (64, 32, 1.2), (64, 256, 1.2), (64, 2048, 1.2),
+        (4096, 1, None), (4096, 32, None), (4096, 256, None), (4096, 2048, None),
+        (65536, 1, 1.3), (65536, 32, 1.3), (65536, 256, 1.3), (65536, 2048, 1.3),
+        (1 << 20, 1, 1.3), (1 << 20, 32, 1.3), (1 << 20, 256, 1.3), (1 << 20, 2048, 1.3),
+        (CONNECT, 1, 1.3), (CONNECT, 32, 1.3)]
+if QUICK or not INSTRUCTIONS:
+    ROWS = [row for row in ROWS if row[:2] in {(64, 1), (64, 32), (64, 256), (65536, 1), (1 << 20, 1), (CONNECT, 32)}]
+LATENCY = 32  # connections of which the latencies are drawn
 
 
-def stats():
-    text = Path("/proc/net/stat/kecho").read_text()
-    return {k: int(v) for k, v in (line.split() for line in text.splitlines())}
+def amount(size, connections):
+    """Messages a connection: so many as take a second of instruction time or so, QUICK or in real time a quarter of that."""
+    cost = 130000 if size == CONNECT else 25000 + 1.2 * size
+    return max(1, round((0.25e9 if QUICK or not INSTRUCTIONS else 1e9) / cost / connections))
 
 
-def run(connections, size, messages, port):
-    """One measurement; messages a second and the share of idle time."""
-    result, idle = echo(port, connections, max(1, messages // connections), size)
-    return result["messages_per_second"], idle
+def measure(server, size, connections):
+    """A row of one server; or why there is none."""
+    options = ["--lean", "--reconnect"] if size == CONNECT else ["--lean"]
+    size_of = 64 if size == CONNECT else size
+    count = amount(size, connections)
+    row = {"server": server.name, "bytes": size, "connections": connections, "refused": ""}
+    try:
+        echo(server.port, connections, max(1, count // 8), size_of, *options)  # warm
+        results = [echo(server.port, connections, count, size_of, *options) for _ in range(REPEATS)]
+    except RuntimeError as why:
+        return {**row, "refused": str(why)}
+    if INSTRUCTIONS and results[0][1] > IDLE_MAX:
+        row["refused"] = f"idle {results[0][1]:.1%}"
+    rates = [result["messages_per_second"] for result, _ in results]
+    return {**row, "messages": count * connections, "ns_per_message": [1e9 / rate for rate in rates],
+            "idle_share": round(results[0][1], 5), **cpu_split(results[0][0]["cpu_seconds"])}
 
 
-def load(bench):
-    subprocess.run(["rmmod", "kecho"], capture_output=True)
-    subprocess.run(["insmod", KO_DIR / "kecho.ko", "backlog=1024", f"bench={bench}"], check=True)
+def latency(server):
+    """The distribution of latencies of 64-byte messages, into a file of the server's."""
+    file = OUT / f"{NAME}-latency-{server.name.replace(' ', '-')}.csv"
+    count = amount(64, LATENCY)
+    echo(server.port, LATENCY, max(1, count // 8), 64)
+    echo(server.port, LATENCY, count, 64, "--hist", str(file))
 
 
-def measure():
-    bring("bench", "user-echo-server")
-    baseline = subprocess.Popen([TOOLS / "user-echo-server", "-p", "12346"])
-    time.sleep(0.3)
+def main():
+    bring("bench", *[server.program for server in ECHO_SERVERS if server.program])
     rows = []
-    loaded = None
-    for name, port, params in SERVERS:
-        bench = 1 if "bench=1" in name else 0
-        if loaded != bench:
-            load(bench)
-            loaded = bench
-        port = 12346 if name == "user-echo-server" else 12345
-        for key, value in params.items():
-            (PARAMS / key).write_text(f"{value}\n")
-        for connections, size, messages, _ in ROWS:
-            if QUICK:
-                messages //= 4
-            run(connections, size, max(connections, 100 if size > 65536 else 2000), port)  # warm
-            before = stats()
-            rate, idle = run(connections, size, messages, port)
-            after = stats()
-            bytes_in = after["bytes_in"] - before["bytes_in"]
-            fast = after["fastpath_bytes"] - before["fastpath_bytes"]
-            rows.append({"server": name, "connections": connections, "bytes": size,
-                         "messages_per_second": round(rate, 1),
-                         "instructions_per_message": round(1e9 / rate),
-                         "idle_share": round(idle, 5),
-                         "fastpath_share": round(fast / bytes_in, 4) if bytes_in else ""})
-            print(f"  {name}, {connections} connections, {size} bytes: {rate:.0f}/s", file=sys.stderr)
-    baseline.terminate()
-    return rows
+    for server in ECHO_SERVERS:
+        with server.serving():
+            for size, connections, _ in ROWS:
+                rows.append(measure(server, size, connections))
+                row = rows[-1]
+                told = row["refused"] or f"{spread(row['ns_per_message'])} ns a message"
+                print(f"  {server.name}, {SIZES.get(size, size)}, {connections} connections: {told}", file=sys.stderr)
+            if INSTRUCTIONS:
+                latency(server)
+    return report(rows)
 
 
 def report(rows):
-    """Writes the table; how many rows were refused."""
-    lines = ["| connections | bytes | server | messages/s | instructions/message | ratio | wanted | fast path |",
-             "|---:|---:|---|---:|---:|---:|---:|---:|"]
-    refused = 0
-    for connections, size, _, wanted in ROWS:
-        group = [r for r in rows if (r["connections"], r["bytes"]) == (connections, size)]
-        base = next(r for r in group if r["server"] == "user-echo-server")
-        for r in group:
-            if INSTRUCTIONS and r["idle_share"] > IDLE_MAX:
-                lines.append(f"| {connections} | {size} | {r['server']} | refused: idle "
-                             f"{r['idle_share']:.2%} | | | | |")
-                refused += 1
-                continue
-            ratio = r["messages_per_second"] / base["messages_per_second"]
-            want = next((w for s, w in wanted.items() if r["server"].startswith(s)), "")
-            share = f"{r['fastpath_share']:.1%}" if r["fastpath_share"] != "" else ""
-            lines.append(f"| {connections} | {size} | {r['server']} | {r['messages_per_second']:.0f} | "
-                         f"{r['instructions_per_message']} | {ratio:.3f} | {want} | {share} |")
-    write("echo", rows, lines, "Client, server and network stack together. Ratio: messages/s over user-echo-server's; "
-          "fewer instructions.")
-    return refused
+    """Writes the tables, where a rival wins first; how many of kecho's own rows were refused."""
+    ours = [server.name for server in ECHO_SERVERS if server.ours]
+    rivals = [server.name for server in ECHO_SERVERS if not server.ours]
+    head = "| message | connections | " + " | ".join(ours + rivals) + " | best rival / kecho | wanted |"
+    won, lost = [], []
+    for size, connections, wanted in ROWS:
+        costs = {r["server"]: r["ns_per_message"] for r in rows
+                 if (r["bytes"], r["connections"]) == (size, connections) and not r["refused"]}
+        best = min((r for r in rivals if r in costs), key=lambda r: sorted(costs[r])[len(costs[r]) // 2], default=None)
+        cells = [spread(costs[s]) if s in costs else "refused" for s in ours + rivals]
+        line = f"| {SIZES.get(size, size)} | {connections} | " + " | ".join(cells) + " | "
+        ratio = 0
+        if best and ours and ours[0] in costs:
+            ratio = sorted(costs[best])[len(costs[best]) // 2] / sorted(costs[ours[0]])[len(costs[ours[0]]) // 2]
+            line += f"{ratio:.2f} ({best})"
+        (lost if ratio < 1 else won).append(f"{line} | {wanted or ''} |")
+    unit = "Instructions" if INSTRUCTIONS else "Nanoseconds of real time, median (least-most) of five, noisy,"
+    lines = []
+    if lost:
+        lines += ["Where a rival needs less than kecho, or nothing could be compared:", "", head, "|---|" + "---:|" * (head.count("|") - 2), *lost, ""]
+    if won:
+        lines += ["Where kecho needs less than every rival:", "", head, "|---|" + "---:|" * (head.count("|") - 2), *won, ""]
+    why = [f"- {r['server']}, {SIZES.get(r['bytes'], r['bytes'])}, {r['connections']} connections: {r['refused']}" for r in rows if r["refused"]]
+    if why:
+        lines += ["Refused:", "", *why, ""]
+    split = [r for r in rows if (r["bytes"], r["connections"]) == (64, 32) and "user" in r]
+    if split:
+        lines += ["Where the CPU time goes, 64 bytes, 32 connections, by the kernel's ticks, client included:", "",
+                  "| server | user % | system % | softirq % | settings |", "|---|---:|---:|---:|---|"]
+        about = {server.name: server.about for server in ECHO_SERVERS}
+        lines += [f"| {r['server']} | {r['user']} | {r['system']} | {r['softirq']} | {about[r['server']]} |" for r in split]
+    for r in rows:
+        costs = sorted(r.pop("ns_per_message", []))
+        if costs:
+            r |= {"ns_per_message": round(costs[len(costs) // 2]), "least": round(costs[0]), "most": round(costs[-1])}
+    write(rows, lines, f"{unit} a message: client (bench --lean), server and network stack together. The ratio says how many times kecho's "
+          "instructions the best rival needs." if INSTRUCTIONS else f"{unit} a message: client (bench --lean), server and network stack.")
+    return sum(1 for r in rows if r["refused"] and r["server"] in ours)
 
 
 if __name__ == "__main__":
-    sys.exit(report(measure()) != 0)
+    sys.exit(main() != 0)

@@ -111,7 +111,7 @@ def report(rows):
             continue
         ratio = row["requests_per_second"] / base["requests_per_second"]
         lines.append(f"{what} {row['requests_per_second']:.0f} | {row['instructions_per_request']} | {ratio:.3f} | {row['wanted']} |")
-    write("http", rows, lines, "nginx 1.22 with one worker, no access log, and 'return 200'; wrk -t1 for connections that are kept, "
+    write(rows, lines, "nginx 1.22 with one worker, no access log, and 'return 200'; wrk -t1 for connections that are kept, "
           "else htstress --lean. Client, server and network stack together. Fewer instructions.")
     return refused
 

@@ -1,20 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-"""What the measurements share: where things are, the client, and how a table is written."""
+"""What the measurements share: where things are, the servers, the client, and how a table is written."""
 
+import contextlib
 import csv
 import json
 import os
 import platform
 import shutil
+import socket
+import statistics
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 OUT = Path(os.environ["OUT_DIR"])
 KO_DIR = Path(os.environ["KO_DIR"])
+PEERS_DIR = Path(f"{KO_DIR}+hooks")  # with the tests' own modules, and so with the peer that is one
 QUICK = bool(os.environ.get("QUICK"))
 INSTRUCTIONS = os.environ.get("VM_CLOCK") == "instructions"
+# What the files are called: after the measurement, and its clock if that is not the instruction clock.
+NAME = Path(sys.argv[0]).stem + ("" if INSTRUCTIONS else "-real")
 IDLE_MAX = 0.005  # a row with a larger share of idle time is refused: see echo.py
+REPEATS = 1 if INSTRUCTIONS else 5  # real time is noise
 TOOLS = Path("/dev/shm/tools")  # what is timed does not come over the wire from the host
 
 
@@ -22,28 +31,111 @@ def bring(*programs):
     """Copies programs, of userspace/ or of the system, to TOOLS."""
     TOOLS.mkdir(exist_ok=True)
     for program in programs:
-        own = TOP / "userspace" / program
-        shutil.copy(own if own.exists() else shutil.which(program), TOOLS)
+        own = next((p for p in (TOP / "userspace" / program, TOP / "build" / "peers" / program) if p.exists()), None)
+        shutil.copy(own or shutil.which(program), TOOLS)
 
 
-def echo(port, connections, messages, size):
+class EchoServer:
+    """One that is measured.
+
+    name: in the tables; about: its settings, for the reader; port: its own;
+    command: for a program; module, params: for a module.
+    """
+
+    def __init__(self, name, about, port, program=None, module=None, **params):
+        self.name = name
+        self.about = about
+        self.port = port
+        self.program = program
+        self.module = module
+        self.params = params
+        self.ours = module == "kecho"
+
+    @contextlib.contextmanager
+    def serving(self):
+        """While this is open it serves; yields its process, or None."""
+        if self.program:
+            with subprocess.Popen([TOOLS / self.program, "-p", str(self.port), "-b", str(BACKLOG)]) as process:
+                try:
+                    self.wait()
+                    yield process
+                finally:
+                    process.terminate()
+        else:
+            folder = KO_DIR if self.ours else PEERS_DIR
+            params = {"port": self.port, "backlog": BACKLOG, **self.params}
+            subprocess.run(["insmod", folder / f"{self.module}.ko", *[f"{k}={v}" for k, v in params.items()]], check=True)
+            try:
+                self.wait()
+                yield None
+            finally:
+                subprocess.run(["rmmod", self.module], check=True)
+
+    def wait(self):
+        """Until it answers."""
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port), 10) as s:
+                s.sendall(b"?")
+                if s.recv(1) == b"?":
+                    return
+            assert time.monotonic() < end, f"{self.name} does not answer"
+            time.sleep(0.05)
+
+
+BACKLOG = 4096
+ECHO_SERVERS = [
+    EchoServer("kecho", "fastpath=1", 12345, module="kecho"),
+    EchoServer("kecho worker", "fastpath=0 bench=0", 12345, module="kecho", fastpath=0),
+    EchoServer("kecho worker bench=1", "fastpath=0 bench=1", 12345, module="kecho", fastpath=0, bench=1),
+    EchoServer("epoll", "userspace/user-echo-server: one thread, level-triggered, 64 KiB buffer, 256 events a wait", 12346,
+               "user-echo-server"),
+    EchoServer("io_uring", "one thread, single issuer, deferred task work, multishot accept into direct descriptors, multishot receive, "
+               "4,096 provided buffers of 16 KiB", 12349, "uring-echo-server"),
+    EchoServer("sockmap", "BPF stream verdict on a sockhash, redirected to the socket itself", 12348, "sockmap-echo-server"),
+    EchoServer("threads", "a thread a connection, blocking, 64 KiB buffer", 12347, "thread-echo-server"),
+    EchoServer("kthreads", "a kernel thread a connection, blocking, 64 KiB buffer", 12350, module="kthread_echo"),
+]
+if "SERVERS" in os.environ:  # only some, by name, a semicolon between
+    ECHO_SERVERS = [s for s in ECHO_SERVERS if s.name in os.environ["SERVERS"].split(";")]
+
+
+def spread(values, form="{:.0f}"):
+    """Median, least and most of several, as the tables show them; one alone as it is."""
+    if len(values) == 1:
+        return form.format(values[0])
+    return f"{form} ({form}-{form})".format(statistics.median(values), min(values), max(values))
+
+
+def cpu_split(spent):
+    """Shares of user, system and softirq time, in percent, from what bench or htstress say."""
+    busy = spent["user"] + spent["system"] + spent["softirq"]
+    return {k: round(100 * spent[k] / busy, 1) if busy else 0 for k in ("user", "system", "softirq")}
+
+
+def echo(port, connections, messages, size, *options):
     """bench's own account of so many messages a connection, as JSON has it, and the share of idle time."""
-    done = subprocess.run([TOOLS / "bench", "-c", str(connections), "-n", str(messages), "-s", str(size), "--lean",
-                           "--json", "127.0.0.1", str(port)], check=True, text=True, capture_output=True)
+    done = subprocess.run([TOOLS / "bench", "-c", str(connections), "-n", str(messages), "-s", str(size), "--json",
+                           *(options or ["--lean"]), "127.0.0.1", str(port)], check=False, text=True, capture_output=True)
+    if done.returncode:
+        raise RuntimeError((done.stderr.strip().splitlines() or ["no reason told"])[-1])
     result = json.loads(done.stdout)
     return result, result["cpu_seconds"]["idle"] / result["seconds"]
 
 
-def write(name, rows, table, about):
+def write(rows, table, about):
     """Writes NAME.csv and NAME.md, and prints the latter."""
-    with open(OUT / f"{name}.csv", "w", newline="", encoding="utf-8") as f:
-        writer = csv.DictWriter(f, rows[0].keys())
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    with open(OUT / f"{NAME}.csv", "w", newline="", encoding="utf-8") as f:
+        writer = csv.DictWriter(f, keys)
         writer.writeheader()
         writer.writerows(rows)
-    unit = "1 ns = 1 instruction" if INSTRUCTIONS else "real time in ns, noisy"
-    caption = (f"Linux {platform.release()}, {os.cpu_count()} CPU, {os.environ.get('QEMU', 'QEMU')}, {unit}; "
-               f"commit {os.environ.get('COMMIT', '?')}; make bench BENCH={name}{' QUICK=1' if QUICK else ''}. "
-               f"{about} No hardware was measured.")
-    text = "\n".join(table) + f"\n\n{caption}\n"
-    (OUT / f"{name}.md").write_text(text, encoding="utf-8")
+    unit = "1 ns = 1 instruction" if INSTRUCTIONS else "real time, noisy"
+    caption = (f"Linux {platform.release()}, {os.cpu_count()} CPU, {os.environ.get('QEMU', 'no QEMU')}, {unit}; {os.environ.get('HOST_CPU', '')}; "
+               f"commit {os.environ.get('COMMIT', '?')}; {os.environ.get('BENCH_COMMAND', '?')}.")
+    if INSTRUCTIONS:
+        about += " Fewer instructions is all this says: no hardware was measured."
+    text = "\n".join(table) + f"\n\n{about}\n\n{caption}\n"
+    (OUT / f"{NAME}.md").write_text(text, encoding="utf-8")
+    (OUT / f"{NAME}.caption").write_text(caption + "\n", encoding="utf-8")
     print(text)

@@ -182,7 +182,7 @@ def main():
     lines = ["| what | instructions a round trip | records | instructions a record | wanted |", "|---|---:|---:|---:|---:|"]
     lines += [f"| {r['what']} | {r['per_round_trip']:,} | {r['records_per_round_trip']} | {r['per_record']:,} | "
               f"{'<= ' + str(r['wanted']) if r['wanted'] else ''} |" for r in rows]
-    write("probe", rows, lines, f"{paced()} 64-byte echo over loopback, one connection.")
+    write(rows, lines, f"{paced()} 64-byte echo over loopback, one connection.")
 
 
 if __name__ == "__main__":

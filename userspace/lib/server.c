@@ -33,6 +33,12 @@ static int epoll_fd;
 
 static server_answer answer_of;
 
+struct options {
+	const char *addr;
+	const char *port;
+	int backlog;
+};
+
 static void usage(FILE *to, const char *name, const char *port)
 {
 	fprintf(to,
@@ -140,60 +146,74 @@ static void on_accept(int listener)
 	}
 }
 
-static int open_listener(const char *addr, const char *port, int backlog)
+static int open_listener(const struct options *o)
 {
 	struct sockaddr_storage *ss;
 	int fd, one = 1, zero = 0;
 	socklen_t len;
 
-	ss = resolve(addr, port, AF_UNSPEC, true, &len);
+	ss = resolve(o->addr, o->port, AF_UNSPEC, true, &len);
 	fd = socket(ss->ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		die("socket: %s", strerror(errno));
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (ss->ss_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
-	if (bind(fd, (struct sockaddr *)ss, len) || listen(fd, backlog))
-		die("cannot listen on %s port %s: %s", addr, port, strerror(errno));
+	if (bind(fd, (struct sockaddr *)ss, len) || listen(fd, o->backlog))
+		die("cannot listen on %s port %s: %s", o->addr, o->port, strerror(errno));
 	free(ss);
 	return fd;
+}
+
+/* Sets @o, or prints and exits. */
+static void parse(int argc, char **argv, struct options *o)
+{
+	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
+	const char *default_port = o->port;
+	int opt;
+
+	while ((opt = getopt(argc, argv, "a:p:b:h")) != -1) {
+		switch (opt) {
+		case 'a':
+			o->addr = optarg;
+			break;
+		case 'p':
+			o->port = optarg;
+			break;
+		case 'b':
+			o->backlog = number("-b", optarg, 1, 1 << 20);
+			break;
+		case 'h':
+			usage(stdout, name, default_port);
+			exit(0);
+		default:
+			usage(stderr, name, default_port);
+			exit(2);
+		}
+	}
+	if (optind != argc) {
+		usage(stderr, name, default_port);
+		exit(2);
+	}
+}
+
+int server_open(int argc, char **argv, const char *port)
+{
+	struct options o = { .addr = "::", .port = port, .backlog = 4096 };
+
+	parse(argc, argv, &o);
+	raise_nofile();
+	return open_listener(&o);
 }
 
 int server_main(int argc, char **argv, const char *port, server_answer answer)
 {
 	struct epoll_event events[EVENTS], ev = { .events = EPOLLIN };
-	const char *addr = "::",
-		   *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
-	const char *default_port = port;
-	int listener, opt, n, i, backlog = 4096;
 	struct client *c;
+	int listener, n, i;
 
-	while ((opt = getopt(argc, argv, "a:p:b:h")) != -1) {
-		switch (opt) {
-		case 'a':
-			addr = optarg;
-			break;
-		case 'p':
-			port = optarg;
-			break;
-		case 'b':
-			backlog = number("-b", optarg, 1, 1 << 20);
-			break;
-		case 'h':
-			usage(stdout, name, default_port);
-			return 0;
-		default:
-			usage(stderr, name, default_port);
-			return 2;
-		}
-	}
-	if (optind != argc) {
-		usage(stderr, name, default_port);
-		return 2;
-	}
 	answer_of = answer;
-	raise_nofile();
-	listener = open_listener(addr, port, backlog);
+	listener = server_open(argc, argv, port);
 	epoll_fd = epoll_create1(0);
 	if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev))
 		die("epoll: %s", strerror(errno));

@@ -21,6 +21,16 @@
  */
 typedef size_t (*server_answer)(unsigned int *state, const char **text, size_t len, bool *last);
 
+/**
+ * server_open() - parse the options -a, -p and -b, and listen; or die
+ * @argc: main()'s
+ * @argv: main()'s
+ * @port: to listen on without -p
+ *
+ * Return: the listening socket, non-blocking, for IPv4 too; with as many files as may be.
+ */
+int server_open(int argc, char **argv, const char *port);
+
 /* Parses the options -a, -p and -b, and serves until it is killed; or dies. */
 int server_main(int argc, char **argv, const char *port, server_answer answer);
 
