@@ -7,8 +7,10 @@
 #ifndef KNET_COMPAT_H
 #define KNET_COMPAT_H
 
+#include <linux/bvec.h>
 #include <linux/proc_fs.h>
 #include <linux/sysctl.h>
+#include <linux/uio.h>
 #include <linux/version.h>
 #include <linux/workqueue.h>
 #include <net/inet6_hashtables.h>
@@ -52,6 +54,46 @@ static inline void compat_sk_hold_net(struct sock *sk)
 	sk->sk_net_refcnt = 1;
 	get_net(sock_net(sk));
 	this_cpu_add(*sock_net(sk)->core.sock_inuse, 1);
+#endif
+}
+
+/**
+ * compat_tcp_send_pages() - send pages as they are; TCP takes references and copies nothing
+ * @sk: a connected socket that the caller owns or has locked, whose route can gather
+ * @page: pages that pass sendpage_ok(), each with where and how many bytes
+ * @n: how many
+ * @len: their bytes
+ * @more: further sends follow at once
+ *
+ * tcp_sendpage_locked() went with 6.5, when MSG_SPLICE_PAGES came. Debian's 6.1 defines that flag,
+ * and ignores it.
+ *
+ * Return: how many bytes were taken, or a negative errno.
+ */
+static inline int compat_tcp_send_pages(struct sock *sk, struct bio_vec *page, size_t n, size_t len,
+					bool more)
+{
+	int flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 5, 0)
+	struct msghdr msg = { .msg_flags = flags | MSG_SPLICE_PAGES };
+
+	iov_iter_bvec(&msg.msg_iter, WRITE, page, n, len);
+	return tcp_sendmsg_locked(sk, &msg, len);
+#else
+	int total = 0, sent;
+	size_t i;
+
+	for (i = 0; i < n; i++) {
+		sent = tcp_sendpage_locked(sk, page[i].bv_page, page[i].bv_offset, page[i].bv_len,
+					   i + 1 < n ? flags | MSG_MORE | MSG_SENDPAGE_NOTLAST
+						     : flags);
+		if (sent < 0)
+			return total ?: sent;
+		total += sent;
+		if (sent < page[i].bv_len)
+			break;
+	}
+	return total;
 #endif
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * ksrv_hooks.c - in builds for the tests only: makes rare things happen every so often. Each
- * parameter N makes every Nth call see the rare case; 0 is off.
+ * parameter N makes every Nth call see the rare case; 0 is off. hook_shared_bytes only tells what
+ * cannot be seen from outside.
  */
 #ifdef TEST_HOOKS
 #include <linux/atomic.h>
@@ -13,6 +14,22 @@ KSRV_PARAM_UINT(hook_send_fails, 0, 0, 1 << 20, 0644, "every Nth send finds no m
 KSRV_PARAM_UINT(hook_room_gone, 0, 0, 1 << 20, 0644,
 		"every Nth time that room was found it is gone");
 KSRV_PARAM_UINT(hook_accept_fails, 0, 0, 1 << 20, 0644, "every Nth accept finds no memory");
+
+static atomic_long_t shared;
+
+static int get_shared(char *buf, const struct kernel_param *param)
+{
+	return sysfs_emit(buf, "%ld\n", atomic_long_read(&shared));
+}
+
+static const struct kernel_param_ops shared_ops = { .get = get_shared };
+module_param_cb(hook_shared_bytes, &shared_ops, NULL, 0444);
+MODULE_PARM_DESC(hook_shared_bytes, "bytes that were sent as the pages they came in");
+
+void ksrv_hook_shared(size_t bytes)
+{
+	atomic_long_add(bytes, &shared);
+}
 
 static bool due(const struct ksrv_uint *param, atomic_t *calls)
 {

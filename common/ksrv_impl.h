@@ -31,6 +31,8 @@
 #define KSRV_IO_COST 16384
 /* Connections that one run of the accept worker takes before it lets others run. */
 #define KSRV_ACCEPT_BUDGET 64
+/* Bytes below which a piece of input is always copied; no less can fill half a page. */
+#define KSRV_SHARE_MIN (PAGE_SIZE / 2)
 /* First and longest pause before another try where memory was short, in jiffies. */
 #define KSRV_RETRY_MIN (HZ / 100 + 1)
 #define KSRV_RETRY_MAX HZ
@@ -285,6 +287,7 @@ bool ksrv_hook_owned(void);
 bool ksrv_hook_send_fails(void);
 bool ksrv_hook_room_gone(void);
 bool ksrv_hook_accept_fails(void);
+void ksrv_hook_shared(size_t bytes);
 #else
 static inline bool ksrv_hook_owned(void)
 {
@@ -304,6 +307,10 @@ static inline bool ksrv_hook_room_gone(void)
 static inline bool ksrv_hook_accept_fails(void)
 {
 	return false;
+}
+
+static inline void ksrv_hook_shared(size_t bytes)
+{
 }
 #endif
 

@@ -86,13 +86,28 @@ static void wait_for_room(struct ksrv_conn *conn)
 	}
 }
 
-/* Sends @n pieces of @len bytes in all. Pump context. */
+/* Accounts for a send of @len bytes that returned @sent. Returns what of it was taken, or an error. */
+static int account(struct ksrv_conn *conn, int sent, size_t len)
+{
+	if (sent < 0) {
+		if (sent != -EAGAIN && sent != -ENOMEM && sent != -ENOBUFS)
+			return sent;
+		sent = 0;
+	}
+	ksrv_count(conn->srv, KSRV_BYTES_OUT, sent);
+	if (unlikely(sent < len))
+		wait_for_room(conn);
+	else
+		conn->retry = 0;
+	return sent;
+}
+
+/* Sends a copy of @n pieces of @len bytes in all. Pump context. */
 static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, size_t len, bool more)
 {
 	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
-	struct ksrv_server *srv = conn->srv;
 	struct sock *sk = conn->sock->sk;
-	struct page_frag *frag = &this_cpu_ptr(srv->cpu)->frag;
+	struct page_frag *frag = &this_cpu_ptr(conn->srv->cpu)->frag;
 	int sent;
 
 	lockdep_assert_held(&sk->sk_lock.slock);
@@ -102,17 +117,23 @@ static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, siz
 	swap(sk->sk_frag, *frag);
 	sent = ksrv_hook_send_fails() ? -EAGAIN : tcp_sendmsg_locked(sk, &msg, len);
 	swap(sk->sk_frag, *frag);
-	if (sent < 0) {
-		if (sent != -EAGAIN && sent != -ENOMEM && sent != -ENOBUFS)
-			return sent;
-		sent = 0;
-	}
-	ksrv_count(srv, KSRV_BYTES_OUT, sent);
-	if (unlikely(sent < len))
-		wait_for_room(conn);
-	else
-		conn->retry = 0;
-	return sent;
+	return account(conn, sent, len);
+}
+
+/* Sends the pages themselves. Pump context. */
+static int send_pages(struct ksrv_conn *conn, struct bio_vec *pages, size_t n, size_t len,
+		      bool more)
+{
+	struct sock *sk = conn->sock->sk;
+	int sent;
+
+	lockdep_assert_held(&sk->sk_lock.slock);
+	if (conn->blocked)
+		return 0;
+	sent = ksrv_hook_send_fails() ? -EAGAIN : compat_tcp_send_pages(sk, pages, n, len, more);
+	if (sent > 0)
+		ksrv_hook_shared(sent);
+	return account(conn, sent, len);
 }
 
 int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more)
@@ -122,37 +143,59 @@ int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more)
 	return send_pieces(conn, &piece, 1, len, more);
 }
 
-/*
- * The bytes of @skb from @off on that lie in one piece; their number in @len. Reassembly of
- * fragments within fragments (a tunnel's) builds lists within lists; they nest as deep as the
- * tunnels do.
+/**
+ * struct piece - bytes of a buffer that lie together
+ * @data: where, or NULL where the kernel cannot read them, as they lie in a device's memory
+ * @len: how many
+ * @page: the page of the buffer's own fragment that they are; NULL for others
+ * @at: where in it
  */
-static const void *skb_piece(const struct sk_buff *skb, unsigned int off, size_t *len)
+struct piece {
+	const void *data;
+	size_t len;
+	struct page *page;
+	unsigned int at;
+};
+
+/*
+ * The bytes of @skb from @off on that lie in one piece. Reassembly of fragments within fragments
+ * (a tunnel's) builds lists within lists; they nest as deep as the tunnels do.
+ */
+static struct piece skb_piece(const struct sk_buff *skb, unsigned int off)
 {
+	struct piece piece = { .len = 0 };
 	const skb_frag_t *frag;
 	struct sk_buff *part;
 	int i;
 
 	if (off < skb_headlen(skb)) {
-		*len = skb_headlen(skb) - off;
-		return skb->data + off;
+		piece.len = skb_headlen(skb) - off;
+		piece.data = skb->data + off;
+		return piece;
 	}
 	off -= skb_headlen(skb);
 	for (i = 0; i < skb_shinfo(skb)->nr_frags; i++) {
 		frag = &skb_shinfo(skb)->frags[i];
 		if (off < skb_frag_size(frag)) {
-			*len = skb_frag_size(frag) - off;
-			return (const u8 *)skb_frag_address(frag) + off;
+			piece.page = skb_frag_page(frag);
+			if (!piece.page)
+				return piece;
+			piece.at = skb_frag_off(frag) + off;
+			piece.len = skb_frag_size(frag) - off;
+			piece.data = (const u8 *)skb_frag_address(frag) + off;
+			return piece;
 		}
 		off -= skb_frag_size(frag);
 	}
 	skb_walk_frags(skb, part) {
-		if (off < part->len)
-			return skb_piece(part, off, len);
+		if (off < part->len) {
+			piece = skb_piece(part, off);
+			piece.page = NULL;
+			return piece;
+		}
 		off -= part->len;
 	}
-	*len = 0;
-	return NULL;
+	return piece;
 }
 
 size_t ksrv_input_len(const struct ksrv_input *in)
@@ -162,15 +205,13 @@ size_t ksrv_input_len(const struct ksrv_input *in)
 
 const void *ksrv_input_peek(const struct ksrv_input *in, size_t *len)
 {
-	const void *data;
+	struct piece piece;
 
 	if (!in->len)
 		return NULL;
-	data = skb_piece(in->skb, in->off, len);
-	if (WARN_ON_ONCE(!data))
-		return NULL;
-	*len = min(*len, in->len);
-	return data;
+	piece = skb_piece(in->skb, in->off);
+	*len = min(piece.len, in->len);
+	return piece.data;
 }
 
 void ksrv_input_skip(struct ksrv_input *in, size_t len)
@@ -179,21 +220,69 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len)
 	in->len -= len;
 }
 
-/* Many pieces. Apart, as the kernel zeroes such an array at every call. */
-static noinline int send_input_pieces(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
+/*
+ * Whether a piece is sent as the page that it is, not copied. That pins the page until the peer
+ * has acknowledged it, and all of a compound page with it, where the send queue's limit counts
+ * the bytes sent: only what fills half of what it pins is worth that.
+ */
+static bool worth_sharing(const struct sock *sk, const struct piece *piece)
 {
-	struct kvec piece[MAX_SKB_FRAGS + 1];
-	size_t total = 0;
+	return piece->len >= KSRV_SHARE_MIN && piece->page && (sk->sk_route_caps & NETIF_F_SG) &&
+	       sendpage_ok(piece->page) && 2 * piece->len >= page_size(compound_head(piece->page));
+}
+
+/*
+ * Sends a run of input: pieces that are all shared, or all copied. At most @len bytes; @run is
+ * set to how many there were to send.
+ */
+static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t off, size_t len,
+		    size_t *run)
+{
+	union {
+		struct bio_vec page[MAX_SKB_FRAGS + 1];
+		struct kvec copy[MAX_SKB_FRAGS + 1];
+	} vec;
+	struct sock *sk = conn->sock->sk;
+	struct piece piece;
+	bool shared = false;
 	unsigned int n = 0;
 
-	while (total < len && n < ARRAY_SIZE(piece)) {
-		piece[n].iov_base = (void *)skb_piece(in->skb, in->off + total, &piece[n].iov_len);
-		if (WARN_ON_ONCE(!piece[n].iov_base))
+	*run = 0;
+	while (*run < len && n < ARRAY_SIZE(vec.copy)) {
+		piece = skb_piece(in->skb, off + *run);
+		if (unlikely(!piece.data))
 			return -EFAULT;
-		piece[n].iov_len = min(piece[n].iov_len, len - total);
-		total += piece[n++].iov_len;
+		piece.len = min(piece.len, len - *run);
+		if (!n)
+			shared = worth_sharing(sk, &piece);
+		else if (worth_sharing(sk, &piece) != shared)
+			break;
+		if (shared)
+			vec.page[n++] = (struct bio_vec){ .bv_page = piece.page,
+							  .bv_offset = piece.at,
+							  .bv_len = piece.len };
+		else
+			vec.copy[n++] = (struct kvec){ .iov_base = (void *)piece.data,
+						       .iov_len = piece.len };
+		*run += piece.len;
 	}
-	return send_pieces(conn, piece, n, total, false);
+	return shared ? send_pages(conn, vec.page, n, *run, *run < len)
+		      : send_pieces(conn, vec.copy, n, *run, *run < len);
+}
+
+/* Input of many pieces, or large ones. Apart, as the kernel zeroes such arrays at every call. */
+static noinline int send_runs(struct ksrv_conn *conn, const struct ksrv_input *in, size_t len)
+{
+	size_t total = 0, run;
+	int sent;
+
+	do {
+		sent = send_run(conn, in, in->off + total, len - total, &run);
+		if (sent < 0)
+			return sent;
+		total += sent;
+	} while (total < len && sent == run);
+	return total;
 }
 
 int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
@@ -205,11 +294,11 @@ int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
 	piece.iov_base = (void *)ksrv_input_peek(in, &piece.iov_len);
 	if (unlikely(!piece.iov_base))
 		return -EFAULT;
-	if (likely(piece.iov_len >= len)) {
+	if (likely(piece.iov_len >= len && len < KSRV_SHARE_MIN)) {
 		piece.iov_len = len;
 		sent = send_pieces(conn, &piece, 1, len, false);
 	} else {
-		sent = send_input_pieces(conn, in, len);
+		sent = send_runs(conn, in, len);
 	}
 	if (sent > 0)
 		ksrv_input_skip(in, sent);

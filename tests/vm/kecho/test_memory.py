@@ -1,33 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves what an idle connection costs: little more than in user space, and no thread."""
 
-import os
-import re
 import signal
 import statistics
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from lib import BENCH, DEBUG, TOP, bench, meminfo, modes, rmmod, scaled, shrink_slabs, sysctl, threads
+from lib import BENCH, DEBUG, TOP, available_memory, bench, modes, rmmod, scaled, sysctl, threads
 
 pytestmark = pytest.mark.boot(mib=3072, minutes=5)
 COUNT = scaled(10000)
-
-
-def sample():
-    """MemAvailable when nothing is cached: page cache, and slabs without an object in use."""
-    Path("/proc/sys/vm/drop_caches").write_text("3")
-    shrink_slabs()
-    return meminfo("MemAvailable") + pages_at_cpus()
-
-
-def pages_at_cpus():
-    """Bytes of free pages that the CPUs keep in lists of their own, not counted as free: up to 20 MB."""
-    counts = re.findall(r"^ +count: +(\d+)$", Path("/proc/zoneinfo").read_text(), re.M)
-    assert counts
-    return sum(map(int, counts)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def available():
@@ -39,7 +22,7 @@ def available():
     while len(last) < 4 or max(last[-4:]) - min(last[-4:]) > 200 << 10:
         assert time.monotonic() < end, last
         time.sleep(0.3)
-        last.append(sample())
+        last.append(available_memory())
     return last[-1]
 
 

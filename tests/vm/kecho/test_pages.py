@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that large input goes back as the pages it came in, right and given back in the end, and that
+what would pin much more than it fills is copied."""
+
+import random
+import socket
+import struct
+import threading
+import time
+
+import pytest
+from lib import PORT, available_memory, connect, in_netns, network_namespace, receive, scaled, sh
+
+
+@pytest.fixture
+def kecho(load):
+    return load("kecho", hooks=True)
+
+
+def shared(kecho):
+    """Bytes that kecho has sent as the pages they came in."""
+    return int(kecho.get("hook_shared_bytes"))
+
+
+def exchange(s, messages):
+    """Each goes out and comes back before the next."""
+    for data in messages:
+        sender = threading.Thread(target=s.sendall, args=(data,))
+        sender.start()
+        try:
+            assert receive(s, len(data)) == data
+        finally:
+            sender.join()
+
+
+def test_large_messages(kecho):
+    rng = random.Random(1)
+    messages = [rng.randbytes(rng.choice([65536, 70001, 1 << 20, 16384, 32767, 49153])) for _ in range(scaled(60))]
+    with connect() as s:
+        exchange(s, messages)
+    total = sum(map(len, messages))
+    print(f"{shared(kecho)} of {total} bytes")
+    assert shared(kecho) > total / 2
+    kecho.wait("bytes_out", total)
+    kecho.wait("active", 0)
+    assert kecho.stat("errors") == 0
+
+
+def test_small_pieces_of_large_pages(kecho):
+    """4 KiB of the 32 KiB in which TCP puts together what a process writes: one of eight, while the others go on."""
+    rng = random.Random(2)
+    socks = [connect() for _ in range(8)]
+    for _ in range(scaled(200)):
+        for s in socks:
+            exchange(s, [rng.randbytes(4096)])
+    for s in socks:
+        s.close()
+    assert shared(kecho) < kecho.stat("bytes_out") / 10  # where memory is in pieces TCP takes single pages, which they fill
+
+
+def test_pages_of_a_file(kecho, tmp_path):
+    """sendfile() by the client: pages of the page cache, the first and the last of which are not full."""
+    data = random.Random(3).randbytes((3 << 20) + 777)
+    (tmp_path / "file").write_bytes(data)
+    with open(tmp_path / "file", "rb") as f, connect() as s:
+        sender = threading.Thread(target=s.sendfile, args=(f, 100))
+        sender.start()
+        assert receive(s, len(data) - 100) == data[100:]
+        sender.join()
+    assert shared(kecho) > len(data) / 2
+
+
+@pytest.mark.parametrize("every", [2, 3, 7])
+def test_sends_that_fail(kecho, every):
+    """Between a run that is copied and one that is shared, too."""
+    kecho.set("hook_send_fails", every)
+    data = random.Random(every).randbytes(scaled(2 << 20))
+    with connect() as s:
+        exchange(s, [data[at : at + 150001] for at in range(0, len(data), 150001)])
+    kecho.wait("active", 0)
+    assert kecho.stat("errors") == 0 and shared(kecho) > 0
+
+
+def test_link_that_cannot_gather(kecho):
+    """Where a device wants each packet in one piece all is copied."""
+    data = random.Random(4).randbytes(scaled(4 << 20, 4))
+    with network_namespace("client") as ns:
+        sh("ip", "link", "add", "plain", "type", "veth", "peer", "name", "plain", "netns", ns)
+        try:
+            for where, address in ((None, "10.7.0.1/24"), (ns, "10.7.0.2/24")):
+                sh("ip", "addr", "add", address, "dev", "plain", netns=where)
+                sh("ip", "link", "set", "plain", "up", netns=where)
+                sh("ethtool", "-K", "plain", "sg", "off", netns=where)
+            with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
+                exchange(s, [data])
+        finally:
+            sh("ip", "link", "del", "plain")
+    assert shared(kecho) == 0
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["fin", "rst"])
+def test_pages_are_given_back(kecho, reset):
+    """By clients that go while megabytes are on their way, none of which they have read."""
+    block = b"x" * (4 << 20)
+
+    def come_and_go(times):
+        for _ in range(times):
+            with connect() as s:
+                if reset:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                s.setblocking(False)
+                s.send(block)
+        kecho.wait("active", 0, seconds=60)
+
+    come_and_go(10)
+    before, through = available_memory(), -shared(kecho)
+    come_and_go(scaled(300, 3))
+    through += shared(kecho)
+    assert through > scaled(300, 3) * (30 << 10)
+    end = time.monotonic() + 30
+    while (gone := before - available_memory()) > through / 4:
+        assert time.monotonic() < end, f"{gone} bytes are gone; {through} were shared"
+        time.sleep(0.5)
+    print(f"{through} bytes were shared, {gone} more are in use")
