@@ -225,10 +225,10 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len)
  * has acknowledged it, and all of a compound page with it, where the send queue's limit counts
  * the bytes sent: only what fills half of what it pins is worth that.
  */
-static bool worth_sharing(const struct sock *sk, const struct piece *piece)
+static bool worth_sharing(const struct piece *piece)
 {
-	return piece->len >= KSRV_SHARE_MIN && piece->page && (sk->sk_route_caps & NETIF_F_SG) &&
-	       sendpage_ok(piece->page) && 2 * piece->len >= page_size(compound_head(piece->page));
+	return piece->len >= KSRV_SHARE_MIN && piece->page && sendpage_ok(piece->page) &&
+	       2 * piece->len >= page_size(compound_head(piece->page));
 }
 
 /*
@@ -242,7 +242,6 @@ static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t 
 		struct bio_vec page[MAX_SKB_FRAGS + 1];
 		struct kvec copy[MAX_SKB_FRAGS + 1];
 	} vec;
-	struct sock *sk = conn->sock->sk;
 	struct piece piece;
 	bool shared = false;
 	unsigned int n = 0;
@@ -254,8 +253,8 @@ static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t 
 			return -EFAULT;
 		piece.len = min(piece.len, len - *run);
 		if (!n)
-			shared = worth_sharing(sk, &piece);
-		else if (worth_sharing(sk, &piece) != shared)
+			shared = worth_sharing(&piece);
+		else if (worth_sharing(&piece) != shared)
 			break;
 		if (shared)
 			vec.page[n++] = (struct bio_vec){ .bv_page = piece.page,
