@@ -1,27 +1,42 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
-# echo.gp - the echo table of "make bench" as bars: instructions per 64-byte round trip, by server and
-# number of connections.
-# gnuplot -e "csv='output/bench/echo.csv'; out='echo.png'" plots/echo.gp
-set terminal pngcairo size 1000,620 font "sans,11"
-set output out
+# echo.gp - the echo table of "make bench" in two pictures: what a 64-byte round trip costs each server, by number of
+# connections, as bars; and how many messages a second that makes, by number of connections, as lines.
+# gnuplot -e "csv='output/bench/echo.csv'; caption='...'; bars='cost.png'; lines='throughput.png'" plots/echo.gp
+if (!exists("caption")) caption = ""
 set datafile separator ","
-set title "Cost of a 64-byte echo (client, server and network stack together)" font "sans,14"
-set ylabel "thousand instructions a round trip"
+set border 3
+set tics nomirror
+set grid y back lc rgb "#dddddd"
+set key outside right top vertical samplen 2 spacing 1.3
+set label 1 caption at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set bmargin at screen 0.16
+
+servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;sockmap;threads;kthreads"
+colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #e69f00 #999999 #555555"
+count = 8
+name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
+
+# Rows of one server, 64-byte messages only, none that was refused: connections, and instructions.
+rows(i) = sprintf("< awk -F, 'NR == 1 { for (n = 1; n <= NF; n++) at[$n] = n; next } $at[\"server\"] == \"%s\" && $at[\"bytes\"] == 64 && $at[\"refused\"] == \"\" { print $at[\"connections\"] \",\" $at[\"ns_per_message\"] }' %s", name(i), csv)
+
+set terminal pngcairo size 1100,620 font "sans,11"
+set title "Cost of a 64-byte echo: client, server and network stack together" font "sans,14"
 set xlabel "connections"
+set output bars
+set ylabel "thousand instructions a round trip"
 set yrange [0:*]
 set style data histograms
 set style histogram clustered gap 1
 set style fill solid 0.9 border -1
 set boxwidth 0.9
-set grid y back lc rgb "#dddddd"
-set border 3
-set tics nomirror
-set key outside top center horizontal samplen 1
+plot for [i=1:count] rows(i) using ($2/1000):xtic(1) lc rgb word(colours, i) title name(i)
 
-# Rows of one server, 64-byte messages only: its connections as labels, its cost as the bar.
-cost(server) = sprintf("< awk -F, '$1 == \"%s\" && $3 == 64 { print $2 \",\" $5 / 1000 }' %s", server, csv)
-plot cost("user-echo-server") using 2:xtic(1) lc rgb "#d55e00" title "user-echo-server (epoll)", \
-     cost("kecho fastpath=1") using 2 lc rgb "#0072b2" title "kecho", \
-     cost("kecho fastpath=0 bench=0") using 2 lc rgb "#56b4e9" title "kecho, worker only", \
-     cost("kecho fastpath=0 bench=1") using 2 lc rgb "#009e73" title "kecho, worker only, bench=1"
+set output lines
+set title "64-byte echoes by number of connections, one client thread, one CPU" font "sans,14"
+set ylabel "thousand messages in 10^9 instructions"
+set logscale x 2
+set xtics (1, 32, 256, 2048)
+set xrange [0.8:2600]
+set style data linespoints
+plot for [i=1:count] rows(i) using 1:(1e6/$2) lw 2 pt 7 ps 1.2 lc rgb word(colours, i) title name(i)

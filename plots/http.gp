@@ -3,13 +3,15 @@
 # http.gp - the HTTP table of "make bench" as bars: instructions a request, by server, kind of request
 # and number of connections.
 # gnuplot -e "csv='output/bench/http.csv'; out='http.png'" plots/http.gp
+if (!exists("caption")) caption = ""
+set label 1 caption at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
 set terminal pngcairo size 1100,620 font "sans,11"
 set output out
 set datafile separator ","
 set title "Cost of an HTTP request (client, server and network stack together)" font "sans,14"
 set ylabel "thousand instructions a request"
 set xlabel "connections, and how they are used" offset 0,-1.2
-set bmargin 5
+set bmargin 6
 set yrange [0:*]
 set style data histograms
 set style histogram clustered gap 1

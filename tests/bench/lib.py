@@ -35,6 +35,12 @@ def bring(*programs):
         shutil.copy(own or shutil.which(program), TOOLS)
 
 
+def pinned(who):
+    """What a command begins with so that it runs where PIN says, "CPU of the server, CPU of the client"."""
+    cpus = os.environ.get("PIN", "").split()
+    return ["taskset", "-c", cpus[("server", "client").index(who)]] if cpus else []
+
+
 class EchoServer:
     """One that is measured.
 
@@ -55,7 +61,7 @@ class EchoServer:
     def serving(self):
         """While this is open it serves; yields its process, or None."""
         if self.program:
-            with subprocess.Popen([TOOLS / self.program, "-p", str(self.port), "-b", str(BACKLOG)]) as process:
+            with subprocess.Popen([*pinned("server"), TOOLS / self.program, "-p", str(self.port), "-b", str(BACKLOG)]) as process:
                 try:
                     self.wait()
                     yield process
@@ -115,7 +121,7 @@ def cpu_split(spent):
 
 def echo(port, connections, messages, size, *options):
     """bench's own account of so many messages a connection, as JSON has it, and the share of idle time."""
-    done = subprocess.run([TOOLS / "bench", "-c", str(connections), "-n", str(messages), "-s", str(size), "--json",
+    done = subprocess.run([*pinned("client"), TOOLS / "bench", "-c", str(connections), "-n", str(messages), "-s", str(size), "--json",
                            *(options or ["--lean"]), "127.0.0.1", str(port)], check=False, text=True, capture_output=True)
     if done.returncode:
         raise RuntimeError((done.stderr.strip().splitlines() or ["no reason told"])[-1])
@@ -123,7 +129,7 @@ def echo(port, connections, messages, size, *options):
     return result, result["cpu_seconds"]["idle"] / result["seconds"]
 
 
-def write(rows, table, about):
+def write(rows, table, about, timed=True):
     """Writes NAME.csv and NAME.md, and prints the latter."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     with open(OUT / f"{NAME}.csv", "w", newline="", encoding="utf-8") as f:
@@ -133,7 +139,7 @@ def write(rows, table, about):
     unit = "1 ns = 1 instruction" if INSTRUCTIONS else "real time, noisy"
     caption = (f"Linux {platform.release()}, {os.cpu_count()} CPU, {os.environ.get('QEMU', 'no QEMU')}, {unit}; {os.environ.get('HOST_CPU', '')}; "
                f"commit {os.environ.get('COMMIT', '?')}; {os.environ.get('BENCH_COMMAND', '?')}.")
-    if INSTRUCTIONS:
+    if INSTRUCTIONS and timed:
         about += " Fewer instructions is all this says: no hardware was measured."
     text = "\n".join(table) + f"\n\n{about}\n\n{caption}\n"
     (OUT / f"{NAME}.md").write_text(text, encoding="utf-8")

@@ -123,7 +123,7 @@ def test_pipelined_answers_share_segments(khttpd):
 def test_pipelined_without_reading(load):
     """More requests and answers than any buffer holds: the server stops reading, and goes on when the client does.
     Every answer comes, in order."""
-    count = 8000
+    count = 16000
     khttpd = load("khttpd", request_timeout=600)
     with sysctl(ipv4__tcp_rmem="4096 65536 65536", ipv4__tcp_wmem="4096 65536 65536"), client() as s:
         s.setblocking(False)

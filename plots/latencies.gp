@@ -1,0 +1,28 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# latencies.gp - the distributions of latencies that "make bench" leaves, one a server, in one picture.
+# gnuplot -e "dir='output/bench'; caption='...'; out='latency.png'" plots/latencies.gp
+if (!exists("caption")) caption = ""
+set terminal pngcairo size 1100,620 font "sans,11"
+set output out
+set datafile separator ","
+set title "Latency of 64-byte echoes, 32 connections, one client thread" font "sans,14"
+set xlabel "latency, thousand instructions"
+set ylabel "share of messages answered within it, %"
+set yrange [0:100]
+set ytics 10
+set grid back lc rgb "#dddddd"
+set border 3
+set tics nomirror
+set key outside right top vertical samplen 2 spacing 1.3
+set label 1 caption at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set bmargin at screen 0.16
+set logscale x
+set xtics (10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000)
+
+servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;sockmap;threads;kthreads"
+colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #e69f00 #999999 #555555"
+name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
+file(i) = system(sprintf("echo '%s/echo-latency-%s.csv' | tr ' ' '-'", dir, name(i)))
+there(i) = int(system(sprintf("test -s '%s'; echo $?", file(i)))) == 0
+plot for [i=1:8] (there(i) ? file(i) : "/dev/null") using ($1/1000):($3*100) skip 1 with steps lw 2.2 lc rgb word(colours, i) title (there(i) ? name(i) : "")
