@@ -37,7 +37,7 @@ programs := $(patsubst %.c,%,$(wildcard userspace/*.c))
 PYTHON ?= /usr/bin/python3
 K := $(or $(KERNEL),6.1)
 
-.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan faults fuzz soak bench plot shell load unload lint format clean
+.PHONY: all modules hooks userspace help setup kernel demo check matrix check-debug check-kcsan faults fuzz soak bench bench-native plot shell load unload lint format clean
 all: modules userspace ## build the modules and the programs
 
 help: ## list the targets
@@ -148,6 +148,11 @@ bench: kernel ## the modules beside their rivals, in instruction time, then real
 	@mkdir -p output/bench
 	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH)
 	@$(MAKE) -s plot
+
+bench-native: ## the same on this machine and its own kernel, in real time, to output/native/ (root; loads the modules)
+	@vm/setup bench
+	@$(MAKE) -s modules hooks userspace peers
+	@QUICK=$(QUICK) KO_DIR=$(CURDIR)/$(out) tests/bench/run --native $(BENCH)
 
 plot: ## draw what "make bench" and "make demo" left in output/
 	@plots/draw

@@ -8,9 +8,10 @@ true only while the CPU never idles: a row with more than half a percent of idle
 In real time each row is measured five times.
 """
 
+import os
 import sys
 
-from lib import ECHO_SERVERS, IDLE_MAX, INSTRUCTIONS, NAME, OUT, QUICK, REPEATS, bring, cpu_split, echo, spread, write
+from lib import ECHO_SERVERS, IDLE_MAX, INSTRUCTIONS, NAME, OUT, QUICK, REPEATS, bring, cpu_split, echo, spread, wanted_rows, write
 
 SIZES = {64: "64 B", 4096: "4 KiB", 65536: "64 KiB", 1 << 20: "1 MiB"}
 CONNECT = "connect, 64 B, close"
@@ -20,7 +21,9 @@ ROWS = [(64, 1, 1.35), (64, 32, 1.2), (64, 256, 1.2), (64, 2048, 1.2),
         (65536, 1, 1.3), (65536, 32, 1.3), (65536, 256, 1.3), (65536, 2048, 1.3),
         (1 << 20, 1, 1.3), (1 << 20, 32, 1.3), (1 << 20, 256, 1.3), (1 << 20, 2048, 1.3),
         (CONNECT, 1, 1.3), (CONNECT, 32, 1.3)]
-if QUICK or not INSTRUCTIONS:
+if "ONLY" in os.environ:
+    ROWS = wanted_rows(ROWS, lambda row: f"{SIZES.get(row[0], row[0])}, {row[1]}")
+elif QUICK or not INSTRUCTIONS:
     ROWS = [row for row in ROWS if row[:2] in {(64, 1), (64, 32), (64, 256), (65536, 1), (1 << 20, 1), (CONNECT, 32)}]
 LATENCY = 32  # connections of which the latencies are drawn
 
@@ -67,7 +70,7 @@ def main():
                 row = rows[-1]
                 told = row["refused"] or f"{spread(row['ns_per_message'])} ns a message"
                 print(f"  {server.name}, {SIZES.get(size, size)}, {connections} connections: {told}", file=sys.stderr)
-            if INSTRUCTIONS:
+            if INSTRUCTIONS and "ONLY" not in os.environ:
                 latency(server)
     return report(rows)
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib import IDLE_MAX, INSTRUCTIONS, KO_DIR, QUICK, REPEATS, TOOLS, TOP, bring, pinned, spread, write
+from lib import IDLE_MAX, INSTRUCTIONS, KO_DIR, QUICK, REPEATS, TOOLS, TOP, bring, pinned, spread, wanted_rows, write
 
 NGINX = """
 worker_processes 1;
@@ -37,6 +37,7 @@ if "SERVERS" in os.environ:  # only some, by name, a semicolon between
 ROWS = [("kept alive", 1, 2, 1.6), ("kept alive", 32, 2, 1.4), ("kept alive", 256, 2, 1.3),
         ("a connection each", 1, 10000, 1.5), ("a connection each", 32, 10000, 1.5),
         ("16 pipelined", 1, 80000, 2), ("16 pipelined", 32, 80000, 2)]
+ROWS = wanted_rows(ROWS, lambda row: f"{row[0]}, {row[1]}")
 
 
 def idle_seconds():

@@ -106,6 +106,13 @@ if "SERVERS" in os.environ:  # only some, by name, a semicolon between
     ECHO_SERVERS = [s for s in ECHO_SERVERS if s.name in os.environ["SERVERS"].split(";")]
 
 
+def wanted_rows(rows, name):
+    """Those of a measurement's rows that ONLY names, by what name() says of them; all, if it names none."""
+    if "ONLY" not in os.environ:
+        return rows
+    return [row for row in rows if name(row) in os.environ["ONLY"].split(";")]
+
+
 def spread(values, form="{:.0f}"):
     """Median, least and most of several, as the tables show them; one alone as it is."""
     if len(values) == 1:

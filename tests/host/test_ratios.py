@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that kecho and khttpd have not become dearer beside their first rivals: how many times their instructions
+these need, against what tests/ratios.json has recorded. The instruction clock repeats to a percent."""
+
+import csv
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+KERNEL = os.environ.get("KERNEL") or "6.1"
+RECORDED = json.loads((TOP / "tests" / "ratios.json").read_text())
+LOSS = 0.03  # that is allowed
+SERVERS = {"echo": ("epoll", "kecho"), "http": ("nginx", "khttpd fastpath=1")}
+
+
+def key(row):
+    if "way" in row:
+        return f"{row['way']}, {row['connections']}"
+    size = int(row["bytes"])
+    return f"{size} B, {row['connections']}" if size < 1 << 20 else f"{size >> 20} MiB, {row['connections']}"
+
+
+@pytest.mark.parametrize("what", SERVERS)
+def test_ratio_to_the_first_rival(what, tmp_path):
+    if KERNEL not in RECORDED:
+        pytest.skip("no ratios are recorded for this kernel")
+    recorded = RECORDED[KERNEL][what]
+    rival, ours = SERVERS[what]
+    subprocess.run([TOP / "tests" / "bench" / "run", what], check=True, stdout=subprocess.DEVNULL,
+                   env={**os.environ, "QUICK": "1", "SERVERS": f"{rival};{ours}", "ONLY": ";".join(recorded), "BENCH_OUT": str(tmp_path)})
+    with open(tmp_path / f"{what}.csv", newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert not any(row.get("refused") for row in rows), rows
+    cost = {(key(row), row["server"]): int(row.get("ns_per_message") or row["ns_per_request"]) for row in rows}
+    ratios = {name: cost[name, rival] / cost[name, ours] for name in recorded}
+    print({name: round(ratio, 3) for name, ratio in ratios.items()})
+    worse = {name: (round(ratio, 3), recorded[name]) for name, ratio in ratios.items() if ratio < recorded[name] * (1 - LOSS)}
+    assert not worse, f"now, and as recorded: {worse}"
