@@ -197,7 +197,8 @@ int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more);
  * @in: the input that recv was called with
  * @len: how many of its bytes, from its current place
  *
- * The place moves on by what was taken.
+ * The place moves on by what was taken. Large pieces go out as the pages they came in, without a
+ * copy; see worth_sharing() for which.
  *
  * Return: as ksrv_send().
  */

@@ -86,7 +86,7 @@ static void wait_for_room(struct ksrv_conn *conn)
 	}
 }
 
-/* Accounts for a send of @len bytes that returned @sent. Returns what of it was taken, or an error. */
+/* Accounts for a send of @len bytes that returned @sent. Return: how much was taken, or an errno. */
 static int account(struct ksrv_conn *conn, int sent, size_t len)
 {
 	if (sent < 0) {
