@@ -86,7 +86,7 @@ static void wait_for_room(struct ksrv_conn *conn)
 	}
 }
 
-/* Accounts for a send of @len bytes that returned @sent. Return: how much was taken, or an errno. */
+/* Accounts for a send of @len bytes that returned @sent. Return: what was taken, or an errno. */
 static int account(struct ksrv_conn *conn, int sent, size_t len)
 {
 	if (sent < 0) {
