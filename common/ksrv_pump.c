@@ -278,7 +278,7 @@ static noinline int send_runs(struct ksrv_conn *conn, const struct ksrv_input *i
 	do {
 		sent = send_run(conn, in, in->off + total, len - total, &run);
 		if (sent < 0)
-			return sent;
+			return total ?: sent; /* an error is there at the next try too */
 		total += sent;
 	} while (total < len && sent == run);
 	return total;

@@ -8,17 +8,22 @@ set datafile separator ","
 set border 3
 set tics nomirror
 set grid y back lc rgb "#dddddd"
-set key outside right top vertical samplen 2 spacing 1.3
-set label 1 caption at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set key outside right top vertical samplen 2 spacing 1.3 noenhanced
+set label 1 caption noenhanced at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
 set bmargin at screen 0.16
 
 servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;sockmap;threads;kthreads"
 colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #e69f00 #999999 #555555"
-count = 8
 name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
 
 # Rows of one server, 64-byte messages only, none that was refused: connections, and instructions.
 rows(i) = sprintf("< awk -F, 'NR == 1 { for (n = 1; n <= NF; n++) at[$n] = n; next } $at[\"server\"] == \"%s\" && $at[\"bytes\"] == 64 && $at[\"refused\"] == \"\" { print $at[\"connections\"] \",\" $at[\"ns_per_message\"] }' %s", name(i), csv)
+
+# Numbers of those that were measured.
+present = ""
+do for [i=1:8] {
+	if (strlen(system(substr(rows(i), 3, strlen(rows(i))))) > 0) { present = present.sprintf(" %d", i) }
+}
 
 set terminal pngcairo size 1100,620 font "sans,11"
 set title "Cost of a 64-byte echo: client, server and network stack together" font "sans,14"
@@ -30,7 +35,7 @@ set style data histograms
 set style histogram clustered gap 1
 set style fill solid 0.9 border -1
 set boxwidth 0.9
-plot for [i=1:count] rows(i) using ($2/1000):xtic(1) lc rgb word(colours, i) title name(i)
+plot for [w in present] rows(int(w)) using ($2/1000):xtic(1) lc rgb word(colours, int(w)) title name(int(w))
 
 set output lines
 set title "64-byte echoes by number of connections, one client thread, one CPU" font "sans,14"
@@ -39,4 +44,4 @@ set logscale x 2
 set xtics (1, 32, 256, 2048)
 set xrange [0.8:2600]
 set style data linespoints
-plot for [i=1:count] rows(i) using 1:(1e6/$2) lw 2 pt 7 ps 1.2 lc rgb word(colours, i) title name(i)
+plot for [w in present] rows(int(w)) using 1:(1e6/$2) lw 2 pt 7 ps 1.2 lc rgb word(colours, int(w)) title name(int(w))

@@ -4,7 +4,7 @@
 # and number of connections.
 # gnuplot -e "csv='output/bench/http.csv'; out='http.png'" plots/http.gp
 if (!exists("caption")) caption = ""
-set label 1 caption at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set label 1 caption noenhanced at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
 set terminal pngcairo size 1100,620 font "sans,11"
 set output out
 set datafile separator ","
