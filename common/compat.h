@@ -58,9 +58,8 @@ static inline void compat_sk_hold_net(struct sock *sk)
 }
 
 /**
- * compat_tcp_send_pages() - send pages as they are; TCP takes references, and copies only for a
- * route that cannot gather
- * @sk: a connected socket that the caller owns or has locked
+ * compat_tcp_send_pages() - send pages as they are; TCP takes references and copies nothing
+ * @sk: a connected socket that the caller owns or has locked, whose route can gather
  * @page: pages that pass sendpage_ok(), each with where and how many bytes
  * @n: how many
  * @len: their bytes

@@ -87,8 +87,9 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  * @recv: input has come. Takes bytes in order from @in and answers with ksrv_send() or
  *	ksrv_send_input(). Returns how many bytes it took, or a negative errno, which ends the
  *	connection by a reset. To take fewer than were offered is allowed only after a send that
- *	fell short, ksrv_conn_defer() or ksrv_conn_end(); the rest is offered again. A protocol
- *	that waits for more input takes what there is and keeps it. Pump context.
+ *	fell short, ksrv_conn_defer() or ksrv_conn_end(); the rest is offered again. To take
+ *	nothing without such a reason ends the connection by a reset. A protocol that waits for
+ *	more input takes what there is and keeps it. Pump context.
  * @resume: the send buffer has room again after a send fell short, or work() has returned.
  *	Returns 0 when there is nothing left to send, so that input is offered again; -EAGAIN
  *	after another short send or defer; or a negative errno, which ends the connection by a

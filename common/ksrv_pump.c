@@ -70,7 +70,8 @@ static void queue_later(struct ksrv_conn *conn, unsigned long delay)
 
 /*
  * A send fell short. Usually the send queue is full, and the ACK that empties it calls
- * write_space. With nothing in the queue, memory is short, and no ACK will come: try again later.
+ * write_space. With room in the queue, and nothing of it on the way, memory is short and no ACK
+ * will come: try again later. What is queued then waits for the rest of its segment.
  */
 static void wait_for_room(struct ksrv_conn *conn)
 {
@@ -78,7 +79,7 @@ static void wait_for_room(struct ksrv_conn *conn)
 
 	conn->blocked = true;
 	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
-	if (tcp_rtx_and_write_queues_empty(sk)) {
+	if (!tcp_sk(sk)->packets_out && sk_stream_memory_free(sk)) {
 		conn->retry = min_t(unsigned long,
 				    max_t(unsigned long, 2 * conn->retry, KSRV_RETRY_MIN),
 				    KSRV_RETRY_MAX);
@@ -223,12 +224,13 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len)
 /*
  * Whether a piece is sent as the page that it is, not copied. That pins the page until the peer
  * has acknowledged it, and all of a compound page with it, where the send queue's limit counts
- * the bytes sent: only what fills half of what it pins is worth that.
+ * the bytes sent: only what fills half of what it pins is worth that. On a route
+ * that cannot gather, as one with IPsec, core TCP would copy, into memory that the socket keeps.
  */
-static bool worth_sharing(const struct piece *piece)
+static bool worth_sharing(const struct sock *sk, const struct piece *piece)
 {
-	return piece->len >= KSRV_SHARE_MIN && piece->page && sendpage_ok(piece->page) &&
-	       2 * piece->len >= page_size(compound_head(piece->page));
+	return piece->len >= KSRV_SHARE_MIN && piece->page && (sk->sk_route_caps & NETIF_F_SG) &&
+	       sendpage_ok(piece->page) && 2 * piece->len >= page_size(compound_head(piece->page));
 }
 
 /*
@@ -242,6 +244,7 @@ static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t 
 		struct bio_vec page[MAX_SKB_FRAGS + 1];
 		struct kvec copy[MAX_SKB_FRAGS + 1];
 	} vec;
+	const struct sock *sk = conn->sock->sk;
 	struct piece piece;
 	bool shared = false;
 	unsigned int n = 0;
@@ -253,8 +256,8 @@ static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t 
 			return -EFAULT;
 		piece.len = min(piece.len, len - *run);
 		if (!n)
-			shared = worth_sharing(&piece);
-		else if (worth_sharing(&piece) != shared)
+			shared = worth_sharing(sk, &piece);
+		else if (worth_sharing(sk, &piece) != shared)
 			break;
 		if (shared)
 			vec.page[n++] = (struct bio_vec){ .bv_page = piece.page,
@@ -354,6 +357,8 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 		taken = len; /* the last is said: nobody wants the rest */
 	else if (unlikely(conn->blocked || conn->deferred))
 		conn->unfinished = true; /* even if it took all: the end of input has to wait */
+	else if (unlikely(!taken))
+		ksrv_conn_end(conn, KSRV_END_ERROR); /* input in a device's memory */
 	desc->count -= min_t(size_t, taken, desc->count);
 	desc->written += taken;
 	return taken;

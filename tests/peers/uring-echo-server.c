@@ -47,6 +47,7 @@ static unsigned int length_of[BUFFERS];
 static struct client *clients; /* by direct descriptor */
 static int starved[CLIENTS]; /* a ring of who waits for a buffer */
 static unsigned int starved_head, starved_tail;
+static unsigned int spare; /* buffers that the kernel has */
 
 static char *buffer(int id)
 {
@@ -116,6 +117,7 @@ static void give_back(int id)
 {
 	io_uring_buf_ring_add(provided, buffer(id), SIZE, id, BUFFERS - 1, 0);
 	io_uring_buf_ring_advance(provided, 1);
+	spare++;
 }
 
 /* Closes a client whose last operation is through. */
@@ -160,6 +162,7 @@ static void on_recv(const struct io_uring_cqe *cqe, int index)
 	if (cqe->flags & IORING_CQE_F_BUFFER) {
 		int id = cqe->flags >> IORING_CQE_BUFFER_SHIFT;
 
+		spare--;
 		if (cqe->res > 0) {
 			length_of[id] = cqe->res;
 			next_of[id] = -1;
@@ -174,7 +177,9 @@ static void on_recv(const struct io_uring_cqe *cqe, int index)
 			give_back(id);
 		}
 	}
-	if (cqe->res == -ENOBUFS) {
+	if (cqe->res == -ENOBUFS && spare) {
+		arm_recv(index); /* some have come back meanwhile */
+	} else if (cqe->res == -ENOBUFS) {
 		c->waits = true;
 		starved[starved_tail++ % CLIENTS] = index;
 	} else if (cqe->res <= 0) {
