@@ -77,12 +77,15 @@ def test_sends_that_fail(kecho, every):
     kecho.set("hook_send_fails", every)
     rng = random.Random(every)
     messages = [rng.randbytes(rng.choice([40000, 150001])) for _ in range(50)]
-    began = time.monotonic()
+    took = []
     with connect() as s:
-        exchange(s, messages)
-    took = (time.monotonic() - began) / len(messages)
-    print(f"{took * 1e3:.1f} ms a message")
-    assert took < (1 if DEBUG else 0.1)
+        for data in messages:
+            began = time.monotonic()
+            exchange(s, [data])
+            took.append(time.monotonic() - began)
+    took.sort()
+    print(f"slowest: {[round(t * 1e3) for t in took[-5:]]} ms")
+    assert took[-5] < (2 if DEBUG else 0.19)
     kecho.wait("active", 0)
     assert kecho.stat("errors") == 0 and shared(kecho) > 0
 
