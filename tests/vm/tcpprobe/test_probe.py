@@ -74,9 +74,10 @@ def test_variables_are_those_of_tcp_info(probe):
         sent = [line for line in more if line.sport == c.local and line.type == SEND][-1]
     words = struct.unpack_from("=8B24I", info)
     tcpi = dict(zip(("rto", "ato", "snd_mss", "rcv_mss", "unacked", "sacked", "lost", "retrans", "fackets", "lds", "las",
-                     "ldr", "lar", "pmtu", "rcv_ssthresh", "rtt", "rttvar", "snd_ssthresh", "snd_cwnd"), words[8:]))
+                     "ldr", "lar", "pmtu", "rcv_ssthresh", "rtt", "rttvar", "snd_ssthresh", "snd_cwnd", "advmss", "reordering", "rcv_rtt", "rcv_space",
+                     "total_retrans"), words[8:]))
     assert lines
-    assert sent.snd_cwnd == tcpi["snd_cwnd"] and sent.retrans == 0 and sent.ca_state == words[1]
+    assert sent.snd_cwnd == tcpi["snd_cwnd"] and sent.retrans == tcpi["total_retrans"] and sent.ca_state == words[1]
     assert sent.srtt >> 3 == tcpi["rtt"] and sent.mdev >> 2 == tcpi["rttvar"]
     assert abs(sent.rto * 1000 - tcpi["rto"]) <= 4000  # a jiffy
     assert min(sent.ssthresh, 2147483647) == min(tcpi["snd_ssthresh"], 2147483647)
