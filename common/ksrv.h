@@ -216,7 +216,8 @@ size_t ksrv_input_len(const struct ksrv_input *in);
  * @in: the input that recv was called with
  * @len: set to how many bytes lie there in one piece, at least 1
  *
- * Return: the bytes, valid until recv returns; NULL if none are left.
+ * Return: the bytes, valid until recv returns; NULL if none are left, or if they lie in a device's
+ * memory, where nobody can read them.
  */
 const void *ksrv_input_peek(const struct ksrv_input *in, size_t *len);
 
