@@ -10,6 +10,7 @@ are failures.
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -224,14 +225,25 @@ class Batch:
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
         env = {**os.environ, "VM_APPEND": boot_marker(items).get("append", os.environ.get("VM_APPEND", ""))}
+        self.began = time.monotonic()
         self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, env=env,
                                         stdout=self.said, stderr=subprocess.STDOUT)
 
     def running(self):
         """Hands on what was reported so far; False once the run has ended."""
+        before = cpu_seconds()
         ended = self.process.poll() is not None
         self.relay.poll()
+        if ended:
+            TIMES.append((cpu_seconds() - before, time.monotonic() - self.began, self.name()))
         return not ended
+
+    def name(self):
+        """What the times are shown under: the file or folder, and the mode if it is of one only."""
+        paths = sorted({Path(str(i.fspath)).relative_to(TOP / "tests") for i in self.items})
+        modes = {i.callspec.params.get("mode") if hasattr(i, "callspec") else None for i in self.items}
+        path = paths[0] if len(paths) == 1 else os.path.commonpath(paths)
+        return f"{path} {modes.pop() or ''}".strip() if len(modes) == 1 else str(path)
 
     def end(self, stopped):
         """Clears up; a test that has not reported, and a kernel that has, are failures."""
@@ -251,6 +263,23 @@ class Batch:
         if status not in (0, 1):
             name = f"{self.items[0].nodeid.split('::')[0]}::end"
             self.relay.fail(name, self.items[0].location, f"status {status}\n{said}")
+
+
+TIMES = []  # of each batch that ended: CPU time, time, its name
+
+
+def cpu_seconds():
+    """What this process's children have used that it has waited for, theirs included: a guest's CPUs among them."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Where the time goes; --durations has it by test."""
+    if len(TIMES) > 1:
+        terminalreporter.write_line(f"the costliest of {len(TIMES)} runs, of {sum(t[0] for t in TIMES):.0f} CPU seconds in all:")
+        for cpu, took, name in sorted(TIMES, reverse=True)[:12]:
+            terminalreporter.write_line(f"{cpu:6.0f} CPU s {took:6.0f} s  {name}")
 
 
 def run_batches(session, waiting):
