@@ -21,16 +21,18 @@ from pathlib import Path
 import pytest
 from _pytest.reports import TestReport
 
+# What this side compiles of the tests' sources the guests read, who could keep nothing.
+sys.dont_write_bytecode = False
 TOP = Path(__file__).resolve().parent.parent
 
 
 def pytest_addoption(parser):
     group = parser.getgroup("vm")
     group.addoption("--kernel", default=os.environ.get("KERNEL") or "6.1", help="kernel to boot")
-    group.addoption("--vm-timeout", type=int, default=2700, help="seconds a file's tests may take")
+    group.addoption("--leaks", default=os.environ.get("LEAKS") or "all",
+                    help="folders of tests/vm that kmemleak looks on in, of a kernel that has it; it makes up half of what that one takes")
     group.addoption("--results", help="file that a line of JSON a test is added to")
-    group.addoption("--batches", type=int, default=min(4, os.cpu_count() or 1),
-                    help="how many files are run at a time")
+    group.addoption("--batches", type=int, help="how many guests run at a time")
 
 
 def pytest_configure(config):
@@ -59,6 +61,8 @@ REPORTS = os.environ.get("TEST_REPORTS")  # set: this pytest runs one file for a
 
 # What a test may be told: where chance begins, how long to try it (seconds), how many faults ("all").
 PASSED = ("SEED", "TIME", "FAULTS")
+# What all tests of a batch may then take longer, seconds.
+TIME = 20 * int(os.environ.get("TIME") or 0) + 7200 * ("FAULTS" in os.environ)
 
 
 class Reporter:
@@ -94,21 +98,28 @@ def pytest_runtestloop(session):
     return True
 
 
-def batch_of(item):
-    """What runs together: a file, or where the file says so each mode of it.
+def is_slow(config):
+    """Whether the kernel is one with detectors built in."""
+    return config.getoption("--kernel") in ("debug", "kcsan")
 
-    A boot and the start of Python in it cost what some tests do. A kernel with detectors built in takes half a
-    minute to boot: there all of a folder runs together, but for files that are to be alone. Where a few tests
-    are chosen of every file (-m), all do that boot alike.
+
+def batch_of(item):
+    """What runs together, in one boot: what a folder has of tests that boot alike.
+
+    A boot and the start of Python in it cost what some tests do; a kernel with detectors built in takes half a
+    minute. A file that takes minutes is alone, and so is where it says so each mode of it, so that there is always
+    another to be run beside. Where a few tests are chosen of every file (-m), all do that boot alike.
     """
     path = Path(str(item.fspath))
-    option = item.config.getoption
-    if is_vm_test(item) and option("markexpr"):
-        return ("", boot_marker([item]).get("clock"))
-    if is_vm_test(item) and option("--kernel") in ("debug", "kcsan"):
-        return (str(path if boot_marker([item]).get("alone") else path.parent), None)
+    options = boot_marker([item])
+    if is_vm_test(item) and item.config.getoption("markexpr"):
+        return ("", options.get("clock"))
+    if is_vm_test(item) and is_slow(item.config):
+        return str(path if options.get("alone") else path.parent)
+    if is_vm_test(item) and "minutes" not in options:
+        return (str(path.parent), *sorted(options.items()))
     mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
-    return (str(path), mode if boot_marker([item]).get("split") else None)
+    return (str(path), mode if options.get("split") else None)
 
 
 def judge_skip(report):
@@ -185,12 +196,13 @@ def boot_marker(items):
 
 def minutes(items):
     """The longest batches go first, so that none is left running alone at the end."""
-    return boot_marker(items).get("minutes", 1)
+    return boot_marker(items).get("minutes", len(items) / 60)
 
 
-def boot_options(items):
+def boot_options(items, config):
+    """What vm/run is to be told. The time-out is for a guest that hangs: several times what any takes."""
     options = boot_marker(items)
-    args = []
+    args = ["-k", config.getoption("--kernel"), "-t", str(TIME + (2700 if is_slow(config) else 900))]
     if "mib" in options:
         args += ["-m", str(options["mib"])]
     if "cpus" in options:
@@ -217,14 +229,16 @@ class Batch:
         self.relay = Relay(session, items, reports)
         run = []
         if is_vm_test(items[0]):
-            run = [str(TOP / "vm" / "run"), "-k", self.config.getoption("--kernel"),
-                   "-t", str(self.config.getoption("--vm-timeout")), "-o", self.shared.name,
-                   *boot_options(items), "--"]
+            run = [str(TOP / "vm" / "run"), "-o", self.shared.name, *boot_options(items, self.config), "--"]
         passed = [f"{name}={os.environ[name]}" for name in PASSED if name in os.environ]
         command = [*run, "env", f"TEST_REPORTS={reports}", *passed,
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
-        env = {**os.environ, "VM_APPEND": boot_marker(items).get("append", os.environ.get("VM_APPEND", ""))}
+        append = boot_marker(items).get("append", os.environ.get("VM_APPEND", ""))
+        leaks = self.config.getoption("--leaks")
+        if leaks != "all" and not any(Path(str(i.fspath)).parent.name in leaks.split() for i in items):
+            append += " kmemleak=off"
+        env = {**os.environ, "VM_APPEND": append}
         self.began = time.monotonic()
         self.process = subprocess.Popen(command, cwd=TOP, stdin=subprocess.DEVNULL, env=env,
                                         stdout=self.said, stderr=subprocess.STDOUT)
@@ -283,12 +297,13 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def run_batches(session, waiting):
-    """Runs the batches, --batches at a time."""
+    """Runs the batches, --batches at a time. Those of a slow kernel wait a fifth of their time."""
+    batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1) + is_slow(session.config)
     running = []
     stopped = False
     try:
         while (waiting or running) and not stopped:
-            while waiting and len(running) < session.config.getoption("--batches"):
+            while waiting and len(running) < batches:
                 running.append(Batch(session, waiting.pop(0)))
             for batch in [b for b in running if not b.running()]:
                 running.remove(batch)

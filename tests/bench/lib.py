@@ -96,7 +96,7 @@ ECHO_SERVERS = [
     EchoServer("kecho worker bench=1", "fastpath=0 bench=1", 12345, module="kecho", fastpath=0, bench=1),
     EchoServer("epoll", "userspace/user-echo-server: one thread, level-triggered, 64 KiB buffer, 256 events a wait", 12346,
                "user-echo-server"),
-    EchoServer("io_uring", "one thread, single issuer, deferred task work, multishot accept into direct descriptors, multishot receive, "
+    EchoServer("io_uring", "one thread, single issuer, deferred task work, multishot accept, multishot receive, "
                "4,096 provided buffers of 16 KiB", 12349, "uring-echo-server"),
     EchoServer("sockmap", "BPF stream verdict on a sockhash, redirected to the socket itself", 12348, "sockmap-echo-server"),
     EchoServer("threads", "a thread a connection, blocking, 64 KiB buffer", 12347, "thread-echo-server"),

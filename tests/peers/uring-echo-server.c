@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * uring-echo-server - one thread and io_uring, with what is known to help it: a ring of a single
- * issuer with deferred task work, multishot accept into direct descriptors, multishot receive
- * into provided buffers, and one system call for all that is ready.
+ * issuer with deferred task work, multishot accept, multishot receive into provided buffers, and
+ * one system call for all that is ready.
  *
  * A client's buffers go out in the order they were filled, one send at a time, and each is given
  * back when it is sent. Where none is left, receiving stops until one is.
@@ -44,7 +44,7 @@ static struct io_uring_buf_ring *provided;
 static char *memory;
 static int next_of[BUFFERS]; /* behind it in a client's list */
 static unsigned int length_of[BUFFERS];
-static struct client *clients; /* by direct descriptor */
+static struct client *clients; /* by descriptor */
 static int starved[CLIENTS]; /* a ring of who waits for a buffer */
 static unsigned int starved_head, starved_tail;
 static unsigned int spare; /* buffers that the kernel has */
@@ -77,7 +77,7 @@ static void arm_accept(int listener)
 {
 	struct io_uring_sqe *sqe = new_sqe();
 
-	io_uring_prep_multishot_accept_direct(sqe, listener, NULL, NULL, 0);
+	io_uring_prep_multishot_accept(sqe, listener, NULL, NULL, 0);
 	set_data(sqe, ACCEPT, listener);
 }
 
@@ -86,7 +86,7 @@ static void arm_recv(int index)
 	struct io_uring_sqe *sqe = new_sqe();
 
 	io_uring_prep_recv_multishot(sqe, index, NULL, 0, 0);
-	sqe->flags |= IOSQE_FIXED_FILE | IOSQE_BUFFER_SELECT;
+	sqe->flags |= IOSQE_BUFFER_SELECT;
 	sqe->buf_group = GROUP;
 	set_data(sqe, RECV, index);
 	clients[index].receiving = true;
@@ -109,7 +109,6 @@ static void arm_send(int index)
 		c->msg = (struct msghdr){ .msg_iov = c->iov, .msg_iovlen = n };
 		io_uring_prep_sendmsg(sqe, index, &c->msg, MSG_WAITALL | MSG_NOSIGNAL);
 	}
-	sqe->flags |= IOSQE_FIXED_FILE;
 	set_data(sqe, SEND, index);
 }
 
@@ -135,14 +134,16 @@ static void close_if_done(int index)
 		give_back(id);
 	}
 	sqe = new_sqe();
-	io_uring_prep_close_direct(sqe, index);
+	io_uring_prep_close(sqe, index);
 	set_data(sqe, CLOSE, index);
 	c->ended = false;
 }
 
 static void on_accept(const struct io_uring_cqe *cqe, int listener)
 {
-	if (cqe->res >= 0) {
+	if (cqe->res >= CLIENTS) {
+		close(cqe->res);
+	} else if (cqe->res >= 0) {
 		struct client *c = &clients[cqe->res];
 
 		memset(c, 0, offsetof(struct client, iov));
@@ -240,9 +241,6 @@ static void open_ring(void)
 	if (err)
 		die("io_uring_queue_init_params: %s", strerror(-err));
 	io_uring_register_ring_fd(&ring);
-	err = io_uring_register_files_sparse(&ring, CLIENTS);
-	if (err)
-		die("io_uring_register_files_sparse: %s", strerror(-err));
 	if (posix_memalign((void **)&provided, sysconf(_SC_PAGESIZE),
 			   BUFFERS * sizeof(struct io_uring_buf)) ||
 	    posix_memalign((void **)&memory, sysconf(_SC_PAGESIZE), (size_t)BUFFERS * SIZE))

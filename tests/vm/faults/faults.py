@@ -10,7 +10,8 @@ from pathlib import Path
 DEBUGFS = Path("/sys/kernel/debug")
 KINDS = ("failslab", "fail_page_alloc")
 # "make faults" takes every chance of the longest calls, a run of all tests a few.
-STEP = 1 if os.environ.get("FAULTS") == "all" else 15
+ALL = os.environ.get("FAULTS") == "all"
+STEP = 1 if ALL else 15
 NTH_MAX = 20000  # no call has so many chances to fail: one that never ends is a fault of its own
 
 
@@ -56,9 +57,9 @@ def chances(call):
 def every_nth(call, step=1, task=None, prepare=None, dense=NTH_MAX):
     """Runs call() again and again with its first, second, ... chance to fail made to fail, until there are no more;
     prepare() before each, without a fault. Yields each one's number and what call() raised: an OSError, or None.
-    step: only every so manieth, up to the one that dense tells; each from there on."""
+    step: only every so manieth, up to the one that dense tells; each from there on, or where not all are wanted every third."""
     with nth_of(task or threading.get_native_id()) as nth:
-        for n in itertools.chain(range(1, dense, step), range(dense, NTH_MAX)):
+        for n in itertools.chain(range(1, dense, step), range(dense, NTH_MAX, 1 if ALL or dense == NTH_MAX else 3)):
             error = None
             if prepare:
                 prepare()

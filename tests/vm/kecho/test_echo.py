@@ -246,7 +246,7 @@ def test_fragments_within_fragments(load):
     with nested_tunnels() as (near, far):
         kecho = load("kecho", netns=near)
         before = nstat("IpReasmOKs", netns=near)
-        data = random.Random(6).randbytes(300000)
+        data = random.Random(6).randbytes(scaled(300000, 3))
         with in_netns(far, lambda: socket.create_connection(("10.6.2.1", PORT), timeout=20)) as s:
             assert echo(data, s) == data
         kecho.wait("active", 0)

@@ -137,9 +137,9 @@ def test_pages_are_given_back(kecho, reset):
 
     come_and_go(10)
     before, through = available_memory(), -shared(kecho)
-    come_and_go(scaled(300, 3))
+    come_and_go(scaled(300, 6))
     through += shared(kecho)
-    assert through > scaled(300, 3) * (30 << 10)
+    assert through > scaled(300, 6) * (30 << 10)
     end = time.monotonic() + 30
     while (gone := before - available_memory()) > (through / 4 if DEBUG else 4 << 20):
         assert time.monotonic() < end, f"{gone} bytes are gone; {through} were shared"

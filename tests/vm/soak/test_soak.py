@@ -11,7 +11,7 @@ pytestmark = pytest.mark.boot(clock="turns")  # kprobes come and go under traffi
 
 
 def test_soak(tmp_path):
-    done = subprocess.run([sys.executable, TOP / "tests" / "soak" / "soak.py", str(60 if DEBUG else 40), tmp_path],
+    done = subprocess.run([sys.executable, TOP / "tests" / "soak" / "soak.py", str(45 if DEBUG else 40), tmp_path],
                           capture_output=True, text=True, check=False)
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
