@@ -14,6 +14,8 @@ KSRV_PARAM_UINT(hook_send_fails, 0, 0, 1 << 20, 0644, "every Nth send finds no m
 KSRV_PARAM_UINT(hook_room_gone, 0, 0, 1 << 20, 0644,
 		"every Nth time that room was found it is gone");
 KSRV_PARAM_UINT(hook_accept_fails, 0, 0, 1 << 20, 0644, "every Nth accept finds no memory");
+KSRV_PARAM_UINT(hook_unreadable, 0, 0, 1 << 20, 0644,
+		"every Nth piece of input lies in a device's memory");
 
 static atomic_long_t shared;
 
@@ -64,5 +66,12 @@ bool ksrv_hook_accept_fails(void)
 	static atomic_t calls;
 
 	return due(&hook_accept_fails, &calls);
+}
+
+bool ksrv_hook_unreadable(void)
+{
+	static atomic_t calls;
+
+	return due(&hook_unreadable, &calls);
 }
 #endif

@@ -287,6 +287,7 @@ bool ksrv_hook_owned(void);
 bool ksrv_hook_send_fails(void);
 bool ksrv_hook_room_gone(void);
 bool ksrv_hook_accept_fails(void);
+bool ksrv_hook_unreadable(void);
 void ksrv_hook_shared(size_t bytes);
 #else
 static inline bool ksrv_hook_owned(void)
@@ -305,6 +306,11 @@ static inline bool ksrv_hook_room_gone(void)
 }
 
 static inline bool ksrv_hook_accept_fails(void)
+{
+	return false;
+}
+
+static inline bool ksrv_hook_unreadable(void)
 {
 	return false;
 }

@@ -169,6 +169,8 @@ static struct piece skb_piece(const struct sk_buff *skb, unsigned int off)
 	struct sk_buff *part;
 	int i;
 
+	if (ksrv_hook_unreadable())
+		return piece;
 	if (off < skb_headlen(skb)) {
 		piece.len = skb_headlen(skb) - off;
 		piece.data = skb->data + off;

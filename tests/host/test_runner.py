@@ -13,6 +13,8 @@ import conftest
 import pytest
 from _pytest.reports import TestReport
 
+pytestmark = pytest.mark.boot(minutes=5)
+
 TOP = Path(__file__).resolve().parents[2]
 KERNEL = os.environ.get("KERNEL") or "6.1"
 CACHE = Path(os.environ.get("KNET_CACHE") or TOP / ".cache").resolve()

@@ -195,6 +195,12 @@ def receive(sock, n):
     return b"".join(parts)
 
 
+def alive(sock):
+    """Whether an echo server answers there."""
+    sock.sendall(b"?")
+    return receive(sock, 1) == b"?"
+
+
 def receive_all(sock):
     """Everything up to the peer's FIN."""
     parts = []

@@ -15,7 +15,7 @@ import pytest
 from faults import STEP, below, chances, every_nth
 from lib import CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, check, connect, insmod, loaded, rmmod, settings, slabs, statistics_file
 
-pytestmark = [pytest.mark.boot(faults=True), pytest.mark.usefixtures("unloaded")]
+pytestmark = [pytest.mark.boot(faults=True, minutes=3), pytest.mark.usefixtures("unloaded")]
 
 SYS_INIT_MODULE = 175
 OWN = 80  # chances to fail, at most, in a module's own function for it

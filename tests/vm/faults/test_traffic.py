@@ -13,7 +13,7 @@ from faults import failing
 from http_cases import get
 from lib import BENCH, HTSTRESS, HTTP_PORT, connect, modes, receive_all, scaled, sh
 
-pytestmark = pytest.mark.boot(faults=True)
+pytestmark = pytest.mark.boot(faults=True, minutes=2)
 
 SEED = int(os.environ.get("SEED") or 1)
 SECONDS = 60 if os.environ.get("FAULTS") == "all" else 5

@@ -9,7 +9,7 @@ import threading
 import time
 
 import pytest
-from lib import (DEBUG, PORT, bench, connect, in_netns, network_namespace, receive, receive_all, scaled, sh,
+from lib import (DEBUG, PORT, alive, bench, connect, in_netns, network_namespace, receive, receive_all, scaled, sh,
                  sysctl)
 
 SIZES = [1, 2, 255, 256, 257, 1447, 1448, 1449, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, 8 << 20]
@@ -252,6 +252,22 @@ def test_fragments_within_fragments(load):
         kecho.wait("active", 0)
         # Each segment of 1,360 bytes is put together twice.
         assert nstat("IpReasmOKs", netns=near) - before >= 2 * (len(data) // 1360)
+
+
+def test_input_that_cannot_be_read(load):
+    """As it lies in a device's memory: who sent it is reset, and nobody else."""
+    kecho = load("kecho", hooks=True)
+    with connect() as other:
+        assert alive(other)
+        for n, size in enumerate((1, 100000), 1):
+            kecho.set("hook_unreadable", 1)
+            with connect() as s, pytest.raises((ConnectionResetError, BrokenPipeError)):
+                s.sendall(b"x" * size)
+                receive(s, size)
+            kecho.wait("errors", n)
+            kecho.set("hook_unreadable", 0)
+            assert alive(other)
+        assert kecho.stat("closed") == 2
 
 
 @pytest.mark.smoke

@@ -10,13 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (DEBUG, PORT, UNLOAD_MAX, bench, connect, connected, modes, receive, receive_all, scaled,
+from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, connect, connected, modes, receive, receive_all, scaled,
                  sh, socket_memory)
-
-
-def alive(sock):
-    sock.sendall(b"?")
-    return receive(sock, 1) == b"?"
 
 
 def refused():

@@ -137,9 +137,12 @@ def test_pages_are_given_back(kecho, reset):
 
     come_and_go(10)
     before, through = available_memory(), -shared(kecho)
-    come_and_go(scaled(300, 6))
+    for _ in range(20):  # a client may be gone before anything of it was sent
+        come_and_go(scaled(150, 6))
+        if through + shared(kecho) > scaled(9 << 20, 6):
+            break
     through += shared(kecho)
-    assert through > scaled(300, 6) * (30 << 10)
+    assert through > scaled(9 << 20, 6)
     end = time.monotonic() + 30
     while (gone := before - available_memory()) > (through / 4 if DEBUG else 4 << 20):
         assert time.monotonic() < end, f"{gone} bytes are gone; {through} were shared"

@@ -266,6 +266,21 @@ def test_memory_short_for_answers(load, every):
     assert khttpd.stat("errors") == 0
 
 
+def test_input_that_cannot_be_read(load):
+    """As it lies in a device's memory: who sent it is reset, and nobody else."""
+    khttpd = load("khttpd", hooks=True)
+    with client() as other:
+        assert ask(other).status == 200
+        khttpd.set("hook_unreadable", 1)
+        with client() as s, pytest.raises(ConnectionResetError):
+            s.sendall(GET)
+            s.recv(1)
+        khttpd.wait("errors", 1)
+        khttpd.set("hook_unreadable", 0)
+        assert ask(other).status == 200
+    khttpd.wait("closed", 2)
+
+
 @modes("fast")
 def test_last_answer_and_fin_share_a_segment(khttpd):
     with Capture() as capture:

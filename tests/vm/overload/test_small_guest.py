@@ -11,7 +11,7 @@ from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, meminfo, modes, scaled, sh
 from overload import GET, URL, others_are_served, serve_all, swallow, tcp_limit
 
 # The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
-pytestmark = pytest.mark.boot(mib=256, faults=True, alone=True)
+pytestmark = pytest.mark.boot(mib=256, faults=True, alone=True, minutes=2)
 
 # Takes memory until so many bytes are left, until its input ends.
 HOG = """

@@ -7,7 +7,7 @@ import sys
 import pytest
 from lib import DEBUG, TOP
 
-pytestmark = pytest.mark.boot(clock="turns")  # kprobes come and go under traffic
+pytestmark = pytest.mark.boot(clock="turns", minutes=2)  # kprobes come and go under traffic
 
 
 def test_soak(tmp_path):
