@@ -303,7 +303,7 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def run_batches(session, waiting):
-    """Runs the batches, --batches at a time. Those of a slow kernel wait a fifth of their time."""
+    """Runs the batches, --batches at a time. Those of a slow kernel wait a third of their time."""
     batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1) + is_slow(session.config)
     running = []
     stopped = False

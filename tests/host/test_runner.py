@@ -27,9 +27,10 @@ def vm(*command, options=(), env=None, cwd=TOP, out=None, top=TOP):
                           env={**os.environ, **(env or {})}, check=False, timeout=300)
 
 
-def test_output_and_status():
-    """The command's output and nothing else, its errors apart, its status."""
-    done = vm("sh", "-c", "echo out; echo err >&2; echo more > /dev/stdout; id -u; pwd; exit 42")
+def test_output_and_status(tmp_path):
+    """The command's output and nothing else, its errors apart, its status; the kernel's log where it is to be kept."""
+    done = vm("sh", "-c", "echo out; echo err >&2; echo more > /dev/stdout; id -u; pwd; exit 42", env={"VM_KEEP_LOG": str(tmp_path / "kept")})
+    assert "Linux version" in (tmp_path / "kept.log").read_text(encoding="utf-8", errors="replace") and (tmp_path / "kept.console").exists()
     assert done.stdout == f"out\nmore\n0\n{TOP}\n"
     assert done.stderr == "err\n"
     assert done.returncode == 42
@@ -52,7 +53,7 @@ def test_arguments_arrive_unchanged_and_output_of_any_size():
 def test_panic_fails_and_is_shown():
     done = vm("sh", "-c", "echo before; sleep 1; echo c > /proc/sysrq-trigger; sleep 60")
     assert done.returncode == 99
-    assert "sysrq triggered crash" in done.stderr and "Kernel panic" in done.stderr
+    assert "sysrq triggered crash" in done.stderr and "Kernel panic" in done.stderr and "task:sh" not in done.stderr
     assert "before" in done.stdout
 
 

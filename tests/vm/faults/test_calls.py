@@ -66,7 +66,7 @@ def test_load(module, who):
     total = chances(lambda: init_module(image))
     rmmod(module)
     before = workqueues()
-    # The module's own allocations are among the last, each of them in turn.
+    # The module's own allocations are among the last; "make faults" takes each of them in turn.
     for n, error in every_nth(lambda: init_module(image), step=STEP if itself else 1, task=None if itself else 2,
                               dense=max(total - OWN, 1)):
         if error:
