@@ -16,7 +16,9 @@
  * LIFETIME. The server lives from ksrv_register() until ksrv_unregister() or until its network
  * namespace goes, whichever comes first. A connection is made by the accept worker and freed by
  * its own release worker, nowhere else. Death has stages:
- *   1. ksrv_conn_end() sets KSRV_C_DYING (once) and queues the release worker;
+ *   1. ksrv_conn_end() sets KSRV_C_DYING (once) and queues the release worker; or, where FINs have
+ *	gone both ways, ksrv_conn_leave() does, and puts the connection among those that one run of
+ *	a CPU's release worker takes, a tick later;
  *   2. the release worker gives the socket its original callbacks back, under the pump's lock:
  *      from here on nothing of the network's reaches the connection;
  *   3. a connection that is queued for an I/O worker waits for that worker to come by, which
@@ -95,8 +97,8 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  *	after another short send or defer; or a negative errno, which ends the connection by a
  *	reset. Pump context; may be NULL.
  * @eof: the peer has sent FIN, all before it was taken and nothing is left to resume; called
- *	once. NULL: the connection is ended in order, as ksrv_conn_end(conn, KSRV_END_ORDERLY)
- *	does; so must the protocol, now or from @resume or @expired. Pump context.
+ *	once. NULL: as if it called ksrv_conn_finish(). The protocol must do that, or end the
+ *	connection, now or from @resume or @expired. Pump context.
  * @expired: the deadline of ksrv_conn_deadline() has passed; @kind is the one given there.
  *	Returns whether that was a time-out, to be counted under "timeouts"; or else it has set
  *	another deadline. NULL: the connection is ended by a reset. Pump context.
@@ -246,6 +248,7 @@ enum ksrv_end {
  * @how: the way it ends
  *
  * Any context. In pump context the protocol is not called again after it returns to the core.
+ * ksrv_conn_finish() does an orderly end at less cost.
  * An orderly end before the peer's FIN, with input unread, still makes core TCP send RST.
  *
  * Return: whether this call was the first.

@@ -40,6 +40,8 @@
 #define KSRV_SWEEP_PERIOD HZ
 /* How long input is thrown away after ksrv_conn_finish(), until the peer's FIN. */
 #define KSRV_LINGER_SECONDS 5
+/* How long a connection that has said and heard all may wait to be freed with others, in jiffies. */
+#define KSRV_LEAVE_DELAY 1
 /* log2 of the buckets that peers' addresses are found by. */
 #define KSRV_PEER_BITS 10
 
@@ -79,6 +81,8 @@ enum ksrv_counter {
  * @worker: I/O worker: thread that pumps the connections of @ready; NULL where there is none
  * @ready: connections for @worker, as they came; many producers, @worker is the one consumer
  * @rest: what @worker took from @ready and has not come to; its own
+ * @left: connections whose FINs have gone both ways; many producers, @leave is the one consumer
+ * @leave: release worker of those in @left
  * @own: this CPU's part of the protocol's counters; bottom halves off
  *
  * One worker for all the connections that a CPU finds ready costs a fraction of what a work item
@@ -91,6 +95,8 @@ struct ksrv_cpu {
 	struct task_struct *worker;
 	struct llist_head ready;
 	struct llist_node *rest;
+	struct llist_head left;
+	struct delayed_work leave;
 	u64 own[];
 };
 
@@ -160,6 +166,7 @@ struct ksrv_server {
  * @end: enum ksrv_end; written by whoever set KSRV_C_DYING
  * @later: runs work(), and pumps again after a pause where memory was short
  * @release: release worker
+ * @left: in a ksrv_cpu.left
  * @ready: in a ksrv_cpu.ready or .rest while @queued
  * @queued: (pump) an I/O worker is due; it clears this when it has the pump's lock, and from then
  *	on does not touch the connection without it
@@ -191,6 +198,7 @@ struct ksrv_conn {
 	enum ksrv_end end;
 	struct delayed_work later;
 	struct work_struct release;
+	struct llist_node left;
 	struct llist_node ready;
 	bool queued;
 	bool detached;
@@ -262,6 +270,9 @@ void ksrv_state_change(struct sock *sk);
 
 /* ksrv_conn.c */
 void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock);
+void ksrv_conn_leave(struct ksrv_conn *conn);
+void ksrv_conn_leave_work(struct work_struct *work);
+void ksrv_conn_flush_left(struct ksrv_server *srv);
 void ksrv_socket_reset(struct socket *sock);
 
 /* ksrv_listen.c */

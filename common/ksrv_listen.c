@@ -43,6 +43,12 @@ static void listen_state_change(struct sock *sk)
 
 static int accept_one(struct ksrv_server *srv, struct socket **sock)
 {
+	struct sock *sk = srv->listener->sk;
+
+	/* kernel_accept() would make a socket, find nobody, and free it: once a wake-up. */
+	if (READ_ONCE(sk->sk_state) == TCP_LISTEN &&
+	    reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
+		return -EAGAIN;
 	if (ksrv_hook_accept_fails())
 		return -ENOMEM;
 	return kernel_accept(srv->listener, sock, SOCK_NONBLOCK);

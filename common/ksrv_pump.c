@@ -396,10 +396,12 @@ static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
 	    conn->unfinished || conn->eof_told || test_bit(KSRV_C_DYING, &conn->flags))
 		return;
 	conn->eof_told = true;
-	if (ops->eof && !conn->finish)
+	if (conn->finish == KSRV_F_LINGERING)
+		ksrv_conn_leave(conn);
+	else if (ops->eof && !conn->finish)
 		ops->eof(conn);
 	else
-		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+		ksrv_conn_finish(conn);
 }
 
 /*
@@ -414,12 +416,7 @@ static void finish(struct ksrv_conn *conn)
 
 	if (test_bit(KSRV_C_DYING, &conn->flags))
 		return;
-	if ((sk->sk_shutdown & RCV_SHUTDOWN) && skb_queue_empty(&sk->sk_receive_queue)) {
-		ksrv_conn_end(conn, KSRV_END_ORDERLY);
-		return;
-	}
 	conn->finish = KSRV_F_LINGERING;
-	ksrv_conn_deadline(conn, KSRV_LINGER_SECONDS, 0);
 	seq = tcp_sk(sk)->write_seq;
 	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | SEND_SHUTDOWN);
 	sk->sk_prot->shutdown(sk, SEND_SHUTDOWN);
@@ -427,6 +424,10 @@ static void finish(struct ksrv_conn *conn)
 	if (unlikely((1 << sk->sk_state & (TCPF_FIN_WAIT1 | TCPF_LAST_ACK)) &&
 		     tcp_sk(sk)->write_seq == seq))
 		ksrv_conn_end(conn, KSRV_END_ERROR);
+	else if ((sk->sk_shutdown & RCV_SHUTDOWN) && skb_queue_empty(&sk->sk_receive_queue))
+		ksrv_conn_leave(conn);
+	else
+		ksrv_conn_deadline(conn, KSRV_LINGER_SECONDS, 0);
 }
 
 /* Brackets of every call of the protocol: what it asked for meanwhile is set going at the end. */
@@ -656,6 +657,12 @@ void ksrv_state_change(struct sock *sk)
 {
 	struct ksrv_conn *conn = ksrv_conn_of(sk);
 
-	if (conn && sk->sk_state == TCP_CLOSE)
-		ksrv_conn_end(conn, sk->sk_err ? KSRV_END_ERROR : KSRV_END_RESET);
+	if (!conn || sk->sk_state != TCP_CLOSE)
+		return;
+	if (sk->sk_err)
+		ksrv_conn_end(conn, KSRV_END_ERROR);
+	else if (conn->finish == KSRV_F_LINGERING)
+		ksrv_conn_leave(conn); /* the FIN that it lingered for has come */
+	else
+		ksrv_conn_end(conn, KSRV_END_RESET);
 }

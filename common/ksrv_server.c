@@ -43,6 +43,8 @@ static int init_cpus(struct ksrv_server *srv)
 	for_each_possible_cpu(cpu) {
 		mine = per_cpu_ptr(srv->cpu, cpu);
 		init_llist_head(&mine->ready);
+		init_llist_head(&mine->left);
+		INIT_DELAYED_WORK(&mine->leave, ksrv_conn_leave_work);
 	}
 	return 0;
 }
@@ -172,6 +174,7 @@ static void server_uninit(struct ksrv_server *srv)
 	ksrv_listen_stop(srv);
 	end_all(srv);
 	wait_event(srv->idle, !atomic_read(&srv->active));
+	ksrv_conn_flush_left(srv); /* may be queued for connections that its last run came upon */
 	cancel_delayed_work_sync(&srv->sweep);
 	ksrv_stat_uninit(srv);
 	destroy_workqueue(srv->release_wq);

@@ -47,6 +47,20 @@ def test_max_conns(load):
 
 
 @modes("fast")
+def test_max_conns_and_clients_one_after_the_other(load):
+    """A place is free again once its client has gone, however soon the next one comes."""
+    kecho = load("kecho", max_conns=1)
+    for i in range(scaled(200, 4)):
+        with connect() as s:
+            assert alive(s)
+            if i % 2:  # of each two one waits for the server's FIN
+                s.shutdown(socket.SHUT_WR)
+                assert s.recv(1) == b""
+    stats = kecho.stats()
+    assert stats["rejected"] == 0 and stats["accepted"] == i + 1, stats
+
+
+@modes("fast")
 def test_max_conns_live(load):
     kecho = load("kecho", max_conns=1)
     first = connect()

@@ -340,6 +340,20 @@ def test_max_conns_per_ip(load):
 
 
 @modes("fast")
+def test_max_conns_per_ip_and_clients_one_after_the_other(load):
+    """A place is free again once its client has gone, however soon the next one comes."""
+    khttpd = load("khttpd", max_conns_per_ip=1)
+    for i in range(scaled(200, 4)):
+        with client() as s:
+            if i % 2:  # of each two one is closed by the server first
+                ask(s)
+            else:
+                assert ask(s, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").closes() and drain(s) == b""
+    stats = khttpd.stats()
+    assert stats["rejected"] == 0 and stats["accepted"] == i + 1, stats
+
+
+@modes("fast")
 def test_max_conns_per_ip_of_ipv6(load):
     """A /64 is one client."""
     with network_namespace("web") as web:
