@@ -160,8 +160,8 @@ bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
 
 /**
  * ksrv_conn_leave() - end a connection that has said and heard all
- * @conn: a connection whose FIN was sent, and whose peer's was reached; whoever calls holds the pump's
- *	lock or owns the socket
+ * @conn: a connection whose FIN was sent, and whose peer's was reached; whoever calls holds the
+ *	pump's lock or owns the socket
  *
  * Nobody waits for what is left to do, so it is done for many at once: to wake a thread for each
  * would add 5 % to all that the machine does for a short connection.
@@ -277,7 +277,7 @@ void ksrv_conn_leave_work(struct work_struct *work)
  * ksrv_conn_flush_left() - free at once what has said and heard all, and wait for that
  * @srv: the server
  *
- * Process context; sleeps. Afterwards nothing of it is queued but what ksrv_conn_leave() still adds.
+ * Process context; sleeps. Afterwards nothing is queued but what ksrv_conn_leave() still adds.
  */
 void ksrv_conn_flush_left(struct ksrv_server *srv)
 {

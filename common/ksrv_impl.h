@@ -40,7 +40,7 @@
 #define KSRV_SWEEP_PERIOD HZ
 /* How long input is thrown away after ksrv_conn_finish(), until the peer's FIN. */
 #define KSRV_LINGER_SECONDS 5
-/* How long a connection that has said and heard all may wait to be freed with others, in jiffies. */
+/* How long a connection that has said and heard all waits to be freed with others, in jiffies. */
 #define KSRV_LEAVE_DELAY 1
 /* log2 of the buckets that peers' addresses are found by. */
 #define KSRV_PEER_BITS 10
