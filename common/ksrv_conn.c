@@ -131,7 +131,7 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	}
 	/* On the list first: a connection that dies at once is to be found there by its release. */
 	if (atomic_inc_return(&srv->active) == 1)
-		queue_delayed_work(srv->accept_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
+		queue_delayed_work(srv->sweep_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
 	mutex_lock(&srv->conns_mutex);
 	list_add_tail(&conn->node, &srv->conns);
 	mutex_unlock(&srv->conns_mutex);
@@ -228,7 +228,8 @@ static void free_conn(struct ksrv_conn *conn)
 {
 	struct ksrv_server *srv = conn->srv;
 
-	cancel_delayed_work_sync(&conn->later);
+	if (conn->delayed)
+		cancel_delayed_work_sync(&conn->later);
 
 	mutex_lock(&srv->conns_mutex);
 	list_del(&conn->node);

@@ -121,11 +121,13 @@ struct ksrv_peer {
  * @state_change: likewise
  * @cpu: what each CPU has of its own
  * @cache: slab that connections come from
- * @accept_wq: runs the accept worker and the sweep
+ * @acceptor: accept worker, a thread
+ * @sweep_wq: runs the sweep
  * @work_wq: runs work(), which may sleep for long and must not hold those up
  * @release_wq: runs the release workers; apart, as those wait for work()
- * @accept: accept worker; delayed after a failure that time may cure
- * @accept_pause: next such delay, jiffies; the accept worker's own
+ * @accept_pause: jiffies until the next try after a failure that time may cure, else 0; the accept
+ *	worker's own
+ * @closed_told: the log says that the listener was closed; the accept worker's own
  * @sweep: looks at every connection's deadline each KSRV_SWEEP_PERIOD
  * @conns_mutex: guards @conns and @peers
  * @peers: by address, who the connections come from; NULL where nobody asks
@@ -142,11 +144,12 @@ struct ksrv_server {
 	void (*state_change)(struct sock *sk);
 	struct ksrv_cpu __percpu *cpu;
 	struct kmem_cache *cache;
-	struct workqueue_struct *accept_wq;
+	struct task_struct *acceptor;
+	struct workqueue_struct *sweep_wq;
 	struct workqueue_struct *work_wq;
 	struct workqueue_struct *release_wq;
-	struct delayed_work accept;
 	unsigned long accept_pause;
+	bool closed_told;
 	struct delayed_work sweep;
 	struct mutex conns_mutex; /* guards conns and peers */
 	struct hlist_head *peers;
@@ -173,6 +176,7 @@ struct ksrv_server {
  * @detached: (pump) the callbacks are out: nothing starts the pump or queues the connection
  * @stamp: jiffies when a byte last moved; written in the pump and by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
+ * @delayed: (pump) @later was queued once, and so may be now
  * @in_pump: (pump) the pump is running: write_space must not start it again
  * @blocked: (pump) a send fell short; input waits until there is room
  * @deferred: (pump) the protocol asked for work()
@@ -204,6 +208,7 @@ struct ksrv_conn {
 	bool detached;
 	unsigned long stamp;
 	u32 seen_una;
+	bool delayed;
 	bool in_pump;
 	bool blocked;
 	bool deferred;

@@ -3,6 +3,7 @@
  * ksrv_listen.c - the listening socket and the accept worker.
  */
 #include <linux/inet.h>
+#include <linux/kthread.h>
 #include <linux/tcp.h>
 #include <net/ipv6.h>
 #include <net/tcp.h>
@@ -24,7 +25,7 @@ static void wake_accept(struct sock *sk)
 					   lockdep_is_held(&sk->sk_callback_lock));
 	srv = (struct ksrv_server *)((uintptr_t)tagged & SK_USER_DATA_PTRMASK);
 	if (srv)
-		queue_delayed_work(srv->accept_wq, &srv->accept, 0);
+		wake_up_process(srv->acceptor);
 	read_unlock_bh(&sk->sk_callback_lock);
 }
 
@@ -41,34 +42,30 @@ static void listen_state_change(struct sock *sk)
 		wake_accept(sk);
 }
 
-static int accept_one(struct ksrv_server *srv, struct socket **sock)
+/* Whether kernel_accept() has something to give, or to say. */
+static bool accept_due(struct ksrv_server *srv)
 {
 	struct sock *sk = srv->listener->sk;
 
-	/* kernel_accept() would make a socket, find nobody, and free it: once a wake-up. */
-	if (READ_ONCE(sk->sk_state) == TCP_LISTEN &&
-	    reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue))
-		return -EAGAIN;
+	return !reqsk_queue_empty(&inet_csk(sk)->icsk_accept_queue) ||
+	       (READ_ONCE(sk->sk_state) != TCP_LISTEN && !srv->closed_told);
+}
+
+static int accept_one(struct ksrv_server *srv, struct socket **sock)
+{
 	if (ksrv_hook_accept_fails())
 		return -ENOMEM;
 	return kernel_accept(srv->listener, sock, SOCK_NONBLOCK);
 }
 
-/* Tries again in a while: nobody calls when memory is there again. */
-static void accept_later(struct ksrv_server *srv)
+/* Takes who is there, to a budget. */
+static void accept_some(struct ksrv_server *srv)
 {
-	srv->accept_pause =
-		clamp_t(unsigned long, 2 * srv->accept_pause, KSRV_RETRY_MIN, KSRV_RETRY_MAX);
-	queue_delayed_work(srv->accept_wq, &srv->accept, srv->accept_pause);
-}
-
-static void accept_work(struct work_struct *work)
-{
-	struct ksrv_server *srv = container_of(to_delayed_work(work), struct ksrv_server, accept);
 	struct socket *sock;
 	int err, i;
 
-	for (i = 0; i < KSRV_ACCEPT_BUDGET; i++) {
+	/* With nobody there kernel_accept() would make a socket first, and free it. */
+	for (i = 0; i < KSRV_ACCEPT_BUDGET && accept_due(srv); i++) {
 		err = accept_one(srv, &sock);
 		switch (err) {
 		case 0:
@@ -78,6 +75,7 @@ static void accept_work(struct work_struct *work)
 		case -EAGAIN:
 			return;
 		case -EINVAL:
+			srv->closed_told = true;
 			pr_err("the listening socket was closed from outside; reload the module to serve new clients\n");
 			return;
 		case -ECONNABORTED:
@@ -85,12 +83,44 @@ static void accept_work(struct work_struct *work)
 			ksrv_count_bh(srv, KSRV_ERRORS);
 			break;
 		default:
+			/* Nobody calls when memory is there again. */
 			ksrv_count_bh(srv, KSRV_ERRORS);
-			accept_later(srv);
+			srv->accept_pause = clamp_t(unsigned long, 2 * srv->accept_pause,
+						    KSRV_RETRY_MIN, KSRV_RETRY_MAX);
 			return;
 		}
 	}
-	queue_delayed_work(srv->accept_wq, &srv->accept, 0);
+}
+
+/* Sleeps for @left jiffies, whoever comes; or until the worker is to stop. */
+static void pause_for(long left)
+{
+	while (left > 0) {
+		set_current_state(TASK_IDLE);
+		if (kthread_should_stop())
+			break;
+		left = schedule_timeout(left);
+	}
+	__set_current_state(TASK_RUNNING);
+}
+
+/* The accept worker: a thread of its own, as to queue work costs 1 % of a connection. */
+static int accept_worker(void *data)
+{
+	struct ksrv_server *srv = data;
+
+	while (!kthread_should_stop()) {
+		set_current_state(TASK_IDLE);
+		if (!accept_due(srv) && !kthread_should_stop())
+			schedule();
+		__set_current_state(TASK_RUNNING);
+		accept_some(srv);
+		if (unlikely(srv->accept_pause))
+			pause_for(srv->accept_pause);
+		/* Clients may keep it from sleeping, which synchronize_rcu_tasks() waits for. */
+		cond_resched_tasks_rcu_qs();
+	}
+	return 0;
 }
 
 /* Parses addr= and port= into @ss. */
@@ -174,7 +204,6 @@ int ksrv_listen_start(struct ksrv_server *srv)
 	struct sock *sk;
 	int err;
 
-	INIT_DELAYED_WORK(&srv->accept, accept_work);
 	err = parse_address(srv, &ss);
 	if (err)
 		return err;
@@ -182,6 +211,13 @@ int ksrv_listen_start(struct ksrv_server *srv)
 	if (err)
 		goto err_say;
 	sk = srv->listener->sk;
+	srv->acceptor = kthread_create(accept_worker, srv, "%s_accept", srv->svc->name);
+	if (IS_ERR(srv->acceptor)) {
+		err = PTR_ERR(srv->acceptor);
+		pr_err("cannot start the accept worker: error %d\n", err);
+		sock_release(srv->listener);
+		return err;
+	}
 	write_lock_bh(&sk->sk_callback_lock);
 	srv->data_ready = sk->sk_data_ready;
 	srv->state_change = sk->sk_state_change;
@@ -192,6 +228,7 @@ int ksrv_listen_start(struct ksrv_server *srv)
 	err = kernel_listen(srv->listener, ksrv_uint(srv->svc->backlog));
 	if (err)
 		goto err_stop;
+	wake_up_process(srv->acceptor);
 	return 0;
 
 err_stop:
@@ -216,7 +253,7 @@ void ksrv_listen_stop(struct ksrv_server *srv)
 	sk->sk_data_ready = srv->data_ready;
 	sk->sk_state_change = srv->state_change;
 	write_unlock_bh(&sk->sk_callback_lock);
-	cancel_delayed_work_sync(&srv->accept);
+	kthread_stop(srv->acceptor);
 	sock_release(srv->listener);
 	srv->listener = NULL;
 	/* A softirq may still be on its way through a callback that it had read before. */

@@ -65,6 +65,7 @@ static void queue_io(struct ksrv_conn *conn)
 
 static void queue_later(struct ksrv_conn *conn, unsigned long delay)
 {
+	conn->delayed = true;
 	mod_delayed_work(conn->srv->work_wq, &conn->later, delay);
 }
 

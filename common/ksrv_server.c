@@ -116,12 +116,12 @@ static int server_init(struct ksrv_server *srv)
 	if (err)
 		goto err_cache;
 	err = -ENOMEM;
-	srv->accept_wq = alloc_workqueue("%s_accept", WQ_UNBOUND, 0, name);
-	if (!srv->accept_wq)
+	srv->sweep_wq = alloc_workqueue("%s_sweep", WQ_UNBOUND, 0, name);
+	if (!srv->sweep_wq)
 		goto err_workers;
 	srv->work_wq = alloc_workqueue("%s_work", WQ_UNBOUND, 0, name);
 	if (!srv->work_wq)
-		goto err_accept_wq;
+		goto err_sweep_wq;
 	srv->release_wq = alloc_workqueue("%s_release", WQ_UNBOUND, 0, name);
 	if (!srv->release_wq)
 		goto err_work_wq;
@@ -139,8 +139,8 @@ err_release_wq:
 	destroy_workqueue(srv->release_wq);
 err_work_wq:
 	destroy_workqueue(srv->work_wq);
-err_accept_wq:
-	destroy_workqueue(srv->accept_wq);
+err_sweep_wq:
+	destroy_workqueue(srv->sweep_wq);
 err_workers:
 	stop_workers(srv);
 err_cache:
@@ -164,7 +164,7 @@ static void end_all(struct ksrv_server *srv)
 
 /*
  * Who can still reach the server, and why that ends: softirqs through the listener (its callbacks
- * are gone after ksrv_listen_stop()), the accept worker (cancelled there), connections (ended,
+ * are gone after ksrv_listen_stop()), the accept worker (stopped there), connections (ended,
  * each counts itself out when it is freed), the sweep (cancelled when there are no connections
  * to start it again), I/O workers (which have no connections left), readers of the statistics
  * (proc waits for them).
@@ -179,7 +179,7 @@ static void server_uninit(struct ksrv_server *srv)
 	ksrv_stat_uninit(srv);
 	destroy_workqueue(srv->release_wq);
 	destroy_workqueue(srv->work_wq);
-	destroy_workqueue(srv->accept_wq);
+	destroy_workqueue(srv->sweep_wq);
 	stop_workers(srv);
 	kmem_cache_destroy(srv->cache);
 	ksrv_peer_uninit(srv);

@@ -62,5 +62,5 @@ void ksrv_sweep_work(struct work_struct *work)
 	}
 	mutex_unlock(&srv->conns_mutex);
 	if (atomic_read(&srv->active))
-		queue_delayed_work(srv->accept_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
+		queue_delayed_work(srv->sweep_wq, &srv->sweep, KSRV_SWEEP_PERIOD);
 }
