@@ -228,7 +228,8 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len)
  * Whether a piece is sent as the page that it is, not copied. That pins the page until the peer
  * has acknowledged it, and all of a compound page with it, where the send queue's limit counts
  * the bytes sent: only what fills half of what it pins is worth that. On a route that cannot
- * gather, as one with IPsec, core TCP would copy, into memory that the socket keeps.
+ * gather (IPsec over a device that cannot) core TCP would copy, into memory that the socket
+ * keeps.
  */
 static bool worth_sharing(const struct sock *sk, const struct piece *piece)
 {

@@ -2,6 +2,7 @@
 """Proves that large input goes back as the pages it came in, right and given back in the end, and that
 what would pin much more than it fills is copied."""
 
+import contextlib
 import random
 import socket
 import struct
@@ -104,21 +105,53 @@ def test_sends_that_fall_short(kecho):
     assert shared(kecho) > len(data) / 2
 
 
-def test_link_that_cannot_gather(kecho):
-    """kecho's device wants each packet in one piece, which core TCP then makes of the pages."""
-    data = random.Random(4).randbytes(scaled(4 << 20, 4))
+@contextlib.contextmanager
+def linked_namespace():
+    """A namespace, 10.7.0.2 on its device "plain"; on this side 10.7.0.1."""
     with network_namespace("client") as ns:
         sh("ip", "link", "add", "plain", "type", "veth", "peer", "name", "plain", "netns", ns)
         try:
             for where, address in ((None, "10.7.0.1/24"), (ns, "10.7.0.2/24")):
                 sh("ip", "addr", "add", address, "dev", "plain", netns=where)
                 sh("ip", "link", "set", "plain", "up", netns=where)
-            sh("ethtool", "-K", "plain", "sg", "off", "tso", "off")
-            with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
-                exchange(s, [data])
-            print(f"{shared(kecho)} of {len(data)} bytes")  # none, where the client's segments are small
+            yield ns
         finally:
             sh("ip", "link", "del", "plain")
+
+
+def test_link_that_cannot_gather(kecho):
+    """kecho's device wants each packet in one piece, which core TCP then makes of the pages."""
+    data = random.Random(4).randbytes(scaled(4 << 20, 4))
+    with linked_namespace() as ns:
+        sh("ethtool", "-K", "plain", "sg", "off", "tso", "off")
+        with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
+            exchange(s, [data])
+        print(f"{shared(kecho)} of {len(data)} bytes")  # none, where the client's segments are small
+
+
+def test_route_through_ipsec(kecho):
+    """Over a device that cannot gather: not even core TCP can then, and so nothing is shared, though what comes could be."""
+    data = random.Random(6).randbytes(4 << 20)
+    way = ("src", "10.7.0.1", "dst", "10.7.0.2")
+    with linked_namespace() as ns:
+        with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
+            exchange(s, [data])
+        before = shared(kecho)
+        assert before > len(data) / 2
+        for where in (None, ns):
+            if sh("ip", "xfrm", "state", "add", *way, "proto", "esp", "spi", "1", "mode", "transport", "enc", "cipher_null", "",
+                  "auth", "hmac(sha256)", "0x" + 32 * "17", netns=where, check=False).returncode:
+                pytest.skip("this kernel has no IPsec")
+        try:
+            sh("ethtool", "-K", "plain", "sg", "off", "tso", "off")
+            sh("ip", "xfrm", "policy", "add", *way, "dir", "out", "tmpl", *way, "proto", "esp", "mode", "transport")
+            with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
+                exchange(s, [data])
+            assert " 0(packets)" not in sh("ip", "-s", "xfrm", "state", netns=ns).stdout  # it was
+            assert shared(kecho) == before
+        finally:
+            sh("ip", "xfrm", "policy", "flush")
+            sh("ip", "xfrm", "state", "flush")
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["close", "linger 0"])
