@@ -14,8 +14,8 @@
  * connection is not pumped at all.
  *
  * LIFETIME. The server lives from ksrv_register() until ksrv_unregister() or until its network
- * namespace goes, whichever comes first. A connection is made by the accept worker and freed by
- * its own release worker, nowhere else. Death has stages:
+ * namespace goes, whichever comes first. A connection is made by the accept worker and freed by a
+ * release worker, its own or a CPU's, nowhere else. Death has stages:
  *   1. ksrv_conn_end() sets KSRV_C_DYING (once) and queues the release worker; or, where FINs have
  *	gone both ways, ksrv_conn_leave() does, and puts the connection among those that one run of
  *	a CPU's release worker takes, a tick later;
@@ -41,7 +41,8 @@
  *   Nothing is cancelled, flushed or waited for under any of them.
  *
  * FLAGS (ksrv_conn.flags, atomic bits)
- *   KSRV_C_DYING	set once by ksrv_conn_end(), never cleared; meanwhile nobody pumps.
+ *   KSRV_C_DYING	set once by ksrv_conn_end() or ksrv_conn_leave(), never cleared; meanwhile nobody
+ *			pumps.
  *   KSRV_C_ASLEEP	set in the pump after ksrv_conn_defer(), cleared when work() has returned;
  *			meanwhile nobody pumps.
  *   KSRV_C_OPENING	set when the connection is made, cleared under the pump's lock when the

@@ -72,14 +72,17 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 		ksrv_count(conn->srv, KSRV_ERRORS, 1);
 }
 
-/* Return: the connection, or an ERR_PTR(): -EUSERS for too many, -ENOMEM. */
+/*
+ * Return: the connection, or an ERR_PTR(): -EUSERS for too many, -EAGAIN if some of them have left,
+ * -ENOMEM.
+ */
 static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)
 {
 	struct ksrv_conn *conn;
 	int err;
 
 	if (atomic_read(&srv->active) >= ksrv_uint(srv->svc->max_conns))
-		return ERR_PTR(-EUSERS);
+		return ERR_PTR(atomic_read(&srv->left) ? -EAGAIN : -EUSERS);
 	conn = kmem_cache_zalloc(srv->cache, GFP_KERNEL);
 	if (!conn)
 		return ERR_PTR(-ENOMEM);
@@ -121,12 +124,12 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	struct ksrv_conn *conn = alloc_conn(srv, sock);
 	struct sock *sk = sock->sk;
 
-	if (unlikely(conn == ERR_PTR(-EUSERS))) {
+	if (unlikely(conn == ERR_PTR(-EAGAIN))) {
 		ksrv_conn_flush_left(srv);
 		conn = alloc_conn(srv, sock);
 	}
 	if (IS_ERR(conn)) {
-		refuse(srv, sock, PTR_ERR(conn) == -EUSERS ? KSRV_REJECTED : KSRV_ERRORS);
+		refuse(srv, sock, PTR_ERR(conn) == -ENOMEM ? KSRV_ERRORS : KSRV_REJECTED);
 		return;
 	}
 	/* On the list first: a connection that dies at once is to be found there by its release. */
@@ -174,6 +177,10 @@ void ksrv_conn_leave(struct ksrv_conn *conn)
 	if (test_and_set_bit(KSRV_C_DYING, &conn->flags))
 		return;
 	conn->end = KSRV_END_ORDERLY;
+	conn->has_left = true;
+	atomic_inc(&srv->left);
+	if (conn->peer)
+		atomic_inc(&conn->peer->left);
 	if (llist_add(&conn->left, &cpu->left))
 		queue_delayed_work(srv->release_wq, &cpu->leave, KSRV_LEAVE_DELAY);
 }
@@ -233,12 +240,16 @@ static void free_conn(struct ksrv_conn *conn)
 
 	mutex_lock(&srv->conns_mutex);
 	list_del(&conn->node);
+	if (conn->peer && conn->has_left)
+		atomic_dec(&conn->peer->left);
 	ksrv_peer_put(srv, conn->peer);
 	mutex_unlock(&srv->conns_mutex);
 
 	if (srv->svc->ops->close)
 		srv->svc->ops->close(conn);
 	close_socket(conn);
+	if (conn->has_left)
+		atomic_dec(&srv->left);
 	kmem_cache_free(srv->cache, conn);
 	ksrv_count_bh(srv, KSRV_CLOSED);
 	if (atomic_dec_and_test(&srv->active))
@@ -278,12 +289,21 @@ void ksrv_conn_leave_work(struct work_struct *work)
  * ksrv_conn_flush_left() - free at once what has said and heard all, and wait for that
  * @srv: the server
  *
- * Process context; sleeps. Afterwards nothing is queued but what ksrv_conn_leave() still adds.
+ * Process context; sleeps. Not waited for are those that an I/O worker or work() is still due for.
+ * The accept worker does this only where some are counted as left, so each run costs whoever makes
+ * it do so a connection.
  */
 void ksrv_conn_flush_left(struct ksrv_server *srv)
 {
+	struct delayed_work *leave;
 	int cpu;
 
+	/* All CPUs' at a time. */
+	for_each_possible_cpu(cpu) {
+		leave = &per_cpu_ptr(srv->cpu, cpu)->leave;
+		if (delayed_work_pending(leave))
+			mod_delayed_work(srv->release_wq, leave, 0);
+	}
 	for_each_possible_cpu(cpu)
 		flush_delayed_work(&per_cpu_ptr(srv->cpu, cpu)->leave);
 }

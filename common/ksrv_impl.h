@@ -105,11 +105,13 @@ struct ksrv_cpu {
  * @node: in a bucket of ksrv_server.peers
  * @addr: the address, IPv4 as ::ffff:a.b.c.d, of any other only the first 64 bits
  * @conns: its connections; it is freed with the last
+ * @left: of these, how many have left and wait to be freed
  */
 struct ksrv_peer {
 	struct hlist_node node;
 	struct in6_addr addr;
 	unsigned int conns;
+	atomic_t left;
 };
 
 /**
@@ -134,6 +136,7 @@ struct ksrv_peer {
  * @peer_key: secret, so that nobody can choose addresses that share a bucket
  * @conns: every connection that has not left (stage 4 of ksrv.h)
  * @active: connections that are not freed yet; only created and freed change it
+ * @left: of these, how many have left and wait to be freed
  * @idle: woken when @active becomes 0
  */
 struct ksrv_server {
@@ -156,6 +159,7 @@ struct ksrv_server {
 	siphash_key_t peer_key;
 	struct list_head conns;
 	atomic_t active;
+	atomic_t left;
 	wait_queue_head_t idle;
 };
 
@@ -176,6 +180,7 @@ struct ksrv_server {
  * @detached: (pump) the callbacks are out: nothing starts the pump or queues the connection
  * @stamp: jiffies when a byte last moved; written in the pump and by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
+ * @has_left: it went by ksrv_conn_leave(); written with @end
  * @delayed: (pump) @later was queued once, and so may be now
  * @in_pump: (pump) the pump is running: write_space must not start it again
  * @blocked: (pump) a send fell short; input waits until there is room
@@ -208,6 +213,7 @@ struct ksrv_conn {
 	bool detached;
 	unsigned long stamp;
 	u32 seen_una;
+	bool has_left;
 	bool delayed;
 	bool in_pump;
 	bool blocked;

@@ -407,24 +407,35 @@ static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
 }
 
 /*
- * All is said: sends the FIN, as shutdown() does for a process, and in the segment of the last
- * answer where that was sent with @more. With the peer's FIN here too, and all before it read,
- * there is nothing to wait for.
+ * As shutdown() does for a process, and in the segment of the last answer where that was sent with
+ * @more. Return: false if there was no memory for it, which TCP will not try again; nor would it
+ * send RST in LAST_ACK, unless there was something yet to be sent: let the FIN be that.
+ */
+static bool send_fin(struct sock *sk)
+{
+	u32 seq = tcp_sk(sk)->write_seq;
+
+	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | SEND_SHUTDOWN);
+	sk->sk_prot->shutdown(sk, SEND_SHUTDOWN);
+	if (likely(tcp_sk(sk)->write_seq != seq) ||
+	    !(1 << sk->sk_state & (TCPF_FIN_WAIT1 | TCPF_LAST_ACK)))
+		return true;
+	WRITE_ONCE(tcp_sk(sk)->write_seq, seq + 1);
+	return false;
+}
+
+/*
+ * All is said: sends the FIN. With the peer's FIN here too, and all before it read, there is
+ * nothing to wait for.
  */
 static void finish(struct ksrv_conn *conn)
 {
 	struct sock *sk = conn->sock->sk;
-	u32 seq;
 
 	if (test_bit(KSRV_C_DYING, &conn->flags))
 		return;
 	conn->finish = KSRV_F_LINGERING;
-	seq = tcp_sk(sk)->write_seq;
-	WRITE_ONCE(sk->sk_shutdown, sk->sk_shutdown | SEND_SHUTDOWN);
-	sk->sk_prot->shutdown(sk, SEND_SHUTDOWN);
-	/* Without memory for it no FIN was queued, and TCP will not try again. */
-	if (unlikely((1 << sk->sk_state & (TCPF_FIN_WAIT1 | TCPF_LAST_ACK)) &&
-		     tcp_sk(sk)->write_seq == seq))
+	if (unlikely(!send_fin(sk)))
 		ksrv_conn_end(conn, KSRV_END_ERROR);
 	else if ((sk->sk_shutdown & RCV_SHUTDOWN) && skb_queue_empty(&sk->sk_receive_queue))
 		ksrv_conn_leave(conn);

@@ -20,6 +20,8 @@ SERVERS = {"echo": ("epoll", "kecho"), "http": ("nginx", "khttpd fastpath=1")}
 def key(row):
     if "way" in row:
         return f"{row['way']}, {row['connections']}"
+    if not row["bytes"].isdigit():  # a connection for each message
+        return f"{row['bytes']}, {row['connections']}"
     size = int(row["bytes"])
     return f"{size} B, {row['connections']}" if size < 1 << 20 else f"{size >> 20} MiB, {row['connections']}"
 

@@ -94,10 +94,9 @@ def below(module):
 
 
 @contextlib.contextmanager
-def failing(module, percent):
-    """Lets a share of the allocations fail that are made below a module's functions: in softirqs and workers too.
-    Yields a function that says how many did so far."""
-    most = 1 << 30
+def failing(module, percent, most=1 << 30):
+    """Lets a share of the allocations fail that are made below a module's functions, so many at most: in softirqs and
+    workers too. Yields a function that says how many did so far."""
     with below(module):
         allow_all()
         for kind in KINDS:

@@ -11,7 +11,7 @@ import time
 import pytest
 from faults import failing
 from http_cases import get
-from lib import BENCH, HTSTRESS, HTTP_PORT, connect, modes, receive_all, scaled, sh
+from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, modes, receive_all, scaled, sh
 
 pytestmark = pytest.mark.boot(faults=True, minutes=2)
 
@@ -105,3 +105,20 @@ def test_service(load, module, client, percent):
     server.wait("active", 0, seconds=60)
     stats = server.stats()
     assert stats["accepted"] == stats["closed"]
+
+
+@modes("fast", "worker")
+@pytest.mark.parametrize("module,data", [("kecho", b"x" * 100), ("khttpd", GET)])
+def test_fin_without_memory(load, module, data):
+    """A client that waits for the server's FIN, for which there was no memory, is told so by a reset: it would wait for ever."""
+    server = load(module)
+    with connect(port=HTTP_PORT if module == "khttpd" else PORT, timeout=10) as s:
+        s.sendall(data)
+        assert s.recv(1 << 16)
+        with failing(module, 100, most=1) as faults:
+            s.shutdown(socket.SHUT_WR)
+            with pytest.raises(ConnectionResetError):
+                s.recv(1)
+            assert faults() == 1
+    server.wait("active", 0)
+    assert server.stat("errors") == 1
