@@ -17,7 +17,8 @@ from http_cases import get
 from lib import (DEBUG, HTSTRESS, MODES, UNLOAD_MAX, Server, connected, insmod, lossy_link, modes, network_namespace, rmmod,
                  scaled, sh, slabs, threads)
 
-pytestmark = pytest.mark.boot(minutes=8)
+# Its cache is to be seen under its own name, whatever its size.
+pytestmark = pytest.mark.boot(minutes=8, append="slab_nomerge")
 URL = "http://127.0.0.1:8081/"
 
 
