@@ -41,8 +41,8 @@
  *   Nothing is cancelled, flushed or waited for under any of them.
  *
  * FLAGS (ksrv_conn.flags, atomic bits)
- *   KSRV_C_DYING	set once by ksrv_conn_end() or ksrv_conn_leave(), never cleared; meanwhile nobody
- *			pumps.
+ *   KSRV_C_DYING	set once by ksrv_conn_end() or ksrv_conn_leave(), never cleared; meanwhile
+ *			nobody pumps.
  *   KSRV_C_ASLEEP	set in the pump after ksrv_conn_defer(), cleared when work() has returned;
  *			meanwhile nobody pumps.
  *   KSRV_C_OPENING	set when the connection is made, cleared under the pump's lock when the
