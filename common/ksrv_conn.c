@@ -234,13 +234,14 @@ static bool let_go(struct ksrv_conn *conn)
 static void free_conn(struct ksrv_conn *conn)
 {
 	struct ksrv_server *srv = conn->srv;
+	bool has_left = conn->has_left;
 
 	if (conn->delayed)
 		cancel_delayed_work_sync(&conn->later);
 
 	mutex_lock(&srv->conns_mutex);
 	list_del(&conn->node);
-	if (conn->peer && conn->has_left)
+	if (conn->peer && has_left)
 		atomic_dec(&conn->peer->left);
 	ksrv_peer_put(srv, conn->peer);
 	mutex_unlock(&srv->conns_mutex);
@@ -248,12 +249,13 @@ static void free_conn(struct ksrv_conn *conn)
 	if (srv->svc->ops->close)
 		srv->svc->ops->close(conn);
 	close_socket(conn);
-	if (conn->has_left)
-		atomic_dec(&srv->left);
 	kmem_cache_free(srv->cache, conn);
 	ksrv_count_bh(srv, KSRV_CLOSED);
 	if (atomic_dec_and_test(&srv->active))
 		wake_up_all(&srv->idle);
+	/* Last, or a new client might find its place taken by one not counted here any more. */
+	if (has_left)
+		atomic_dec(&srv->left);
 }
 
 static void release_work(struct work_struct *work)
@@ -275,11 +277,7 @@ void ksrv_conn_leave_work(struct work_struct *work)
 	struct ksrv_conn *conn, *next;
 
 	llist_for_each_entry_safe(conn, next, all, left) {
-		if (let_go(conn))
-			continue;
-		if (unlikely(test_bit(KSRV_C_ASLEEP, &conn->flags)))
-			queue_work(conn->srv->release_wq, &conn->release); /* work() may be long */
-		else
+		if (!let_go(conn))
 			free_conn(conn);
 		cond_resched();
 	}
@@ -289,7 +287,7 @@ void ksrv_conn_leave_work(struct work_struct *work)
  * ksrv_conn_flush_left() - free at once what has said and heard all, and wait for that
  * @srv: the server
  *
- * Process context; sleeps. Not waited for are those that an I/O worker or work() is still due for.
+ * Process context; sleeps. Not waited for are those that an I/O worker is still due for.
  * The accept worker does this only where some are counted as left, so each run costs whoever makes
  * it do so a connection.
  */
