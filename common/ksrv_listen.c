@@ -228,6 +228,11 @@ int ksrv_listen_start(struct ksrv_server *srv)
 	err = kernel_listen(srv->listener, ksrv_uint(srv->svc->backlog));
 	if (err)
 		goto err_stop;
+	/*
+	 * Accepted sockets inherit it: the answer acknowledges the request, even one that came
+	 * before its connection was accepted. kernel_listen() would reset it.
+	 */
+	tcp_sock_set_quickack(sk, 0);
 	wake_up_process(srv->acceptor);
 	return 0;
 

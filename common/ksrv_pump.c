@@ -346,6 +346,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 {
 	struct ksrv_conn *conn = desc->arg.data;
 	struct ksrv_input in = { .skb = skb, .off = off, .len = len };
+	struct sock *sk = conn->sock->sk;
 	int taken;
 
 	if (conn->blocked || conn->deferred || test_bit(KSRV_C_DYING, &conn->flags))
@@ -363,6 +364,12 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 		conn->unfinished = true; /* even if it took all: the end of input has to wait */
 	else if (unlikely(!taken))
 		ksrv_conn_end(conn, KSRV_END_ERROR); /* input in a device's memory */
+	/*
+	 * No answer acknowledges it, and the client's next segment may wait for that (Nagle's
+	 * algorithm): without this tcp_read_sock() would leave the ACK to the delayed ACK's timer.
+	 */
+	if (inet_csk_ack_scheduled(sk) && tcp_sk(sk)->write_seq == tcp_sk(sk)->snd_nxt)
+		inet_csk_exit_pingpong_mode(sk);
 	desc->count -= min_t(size_t, taken, desc->count);
 	desc->written += taken;
 	return taken;

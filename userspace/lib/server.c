@@ -161,6 +161,8 @@ static int open_listener(const struct options *o)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
 	if (bind(fd, (struct sockaddr *)ss, len) || listen(fd, o->backlog))
 		die("cannot listen on %s port %s: %s", o->addr, o->port, strerror(errno));
+	/* What is accepted inherits it: the answer acknowledges the first request, not an ACK before. */
+	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &zero, sizeof(zero));
 	free(ss);
 	return fd;
 }

@@ -27,7 +27,8 @@ typedef size_t (*server_answer)(unsigned int *state, const char **text, size_t l
  * @argv: main()'s
  * @port: to listen on without -p
  *
- * Return: the listening socket, non-blocking, for IPv4 too; with as many files as may be.
+ * Return: the listening socket, non-blocking, for IPv4 too; what is accepted acknowledges
+ * its first data with the answer. With as many files as may be.
  */
 int server_open(int argc, char **argv, const char *port);
 

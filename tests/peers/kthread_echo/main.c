@@ -165,6 +165,7 @@ static int __init kthread_echo_init(void)
 		err = kernel_listen(listener, backlog);
 	if (err)
 		goto err_release;
+	tcp_sock_set_quickack(listener->sk, 0); /* inherited; kecho does so too */
 	acceptor = kthread_run(accept_all, NULL, "kthread_echo");
 	err = PTR_ERR_OR_ZERO(acceptor);
 	if (err)

@@ -2,6 +2,7 @@
 """Proves which request gets which answer, to the byte, in whatever pieces it comes."""
 
 import contextlib
+import fcntl
 import random
 import re
 import socket
@@ -14,6 +15,7 @@ from answers import HELLO, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import CASES, chunked, get, sized
 from lib import DEBUG, HTTP_PORT, Capture, modes, scaled, sysctl
 
+SIOCOUTQ = 0x5411
 GET = get()
 HEAD = get(line=b"HEAD / HTTP/1.1")
 OPTIONS = get(line=b"OPTIONS * HTTP/1.1")
@@ -289,3 +291,39 @@ def test_last_answer_and_fin_share_a_segment(khttpd):
         exchange(b"GARBAGE\r\n")
     fins = [len(s.payload) for s in capture.segments if s.sent and s.port == HTTP_PORT and s.flags & 1]
     assert len(fins) >= 3 and all(fins), fins
+
+
+@modes("fast", "worker")
+def test_answer_acknowledges_the_request(khttpd):
+    """From the first request on, even one that is there before its connection is accepted: no ACK goes ahead of the answer.
+    One may follow it, for the client's FIN."""
+    with Capture() as capture:
+        for _ in range(20):
+            exchange(get(b"Connection: close"))
+    ours = [s for s in capture.segments if s.sent and s.port == HTTP_PORT]
+    assert sum(len(s.payload) > 0 for s in ours) == 20
+    bare = [s for s in ours if not s.payload and not s.flags & 7]
+    assert len(bare) < 30, len(bare)
+
+
+def seconds_to_be_acknowledged(sock, data):
+    began = time.monotonic()
+    sock.sendall(data)
+    while fcntl.ioctl(sock, SIOCOUTQ, b"....") != bytes(4):
+        pass
+    return time.monotonic() - began
+
+
+@modes("fast", "worker")
+@pytest.mark.parametrize("requests", [0, 5])
+def test_part_of_a_request_is_acknowledged_at_once(khttpd, requests):
+    """A client may hold its next part back until then (Nagle's algorithm): it is not to wait for a delayed ACK, 40 ms."""
+    times = []
+    for _ in range(10):
+        with client() as s:
+            for _ in range(requests):
+                assert ask(s).status == 200
+            times.append(seconds_to_be_acknowledged(s, GET[:20]))
+            s.sendall(GET[20:])
+            assert read(s).status == 200
+    assert min(times) < 0.03, times
