@@ -156,7 +156,7 @@ struct ksrv_server {
 	struct delayed_work sweep;
 	struct mutex conns_mutex; /* guards conns and peers */
 	struct hlist_head *peers;
-	siphash_key_t peer_key;
+	hsiphash_key_t peer_key;
 	struct list_head conns;
 	atomic_t active;
 	atomic_t left;

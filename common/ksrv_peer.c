@@ -24,7 +24,9 @@ static void peer_address(const struct sock *sk, struct in6_addr *addr)
 
 static struct hlist_head *bucket(struct ksrv_server *srv, const struct in6_addr *addr)
 {
-	u64 hash = siphash(addr, sizeof(*addr), &srv->peer_key);
+	const __be32 *a = addr->s6_addr32;
+	u32 hash = hsiphash_4u32((__force u32)a[0], (__force u32)a[1], (__force u32)a[2],
+				 (__force u32)a[3], &srv->peer_key);
 
 	return &srv->peers[hash & ((1 << KSRV_PEER_BITS) - 1)];
 }

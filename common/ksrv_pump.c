@@ -527,7 +527,8 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 	 */
 	if (unlikely(tcp_sk(sk)->urg_data))
 		tcp_sk(sk)->urg_data = 0;
-	if (likely(!conn->unfinished) || resume(conn)) {
+	if ((likely(!conn->unfinished) || resume(conn)) &&
+	    !skb_queue_empty(&sk->sk_receive_queue)) {
 		tcp_read_sock(sk, &desc, pump_skb);
 		if (unlikely(!desc.count) && !skb_queue_empty(&sk->sk_receive_queue))
 			queue_io(conn);

@@ -56,18 +56,6 @@ const u8 *http_fail(struct http_parser *p, u16 status, const u8 *at)
 	return at;
 }
 
-/* Rules out the words of @table that do not have @c next. A word that has ended has a 0 there. */
-void http_word_byte(struct http_parser *p, const char *const *table, u8 c)
-{
-	unsigned int i;
-	u16 left = p->words;
-
-	for (i = 0; left; i++, left >>= 1)
-		if ((left & 1) && (u8)table[i][p->pos] != c)
-			p->words &= ~(1u << i);
-	p->pos++;
-}
-
 /* The word that has ended here; @none if none has. */
 unsigned int http_word_end(const struct http_parser *p, const char *const *table, unsigned int none)
 {
@@ -89,41 +77,30 @@ static const u8 *take_head(struct http_parser *p, const struct http_limits *limi
 		return http_fail(p, p->state < AT_FIELD ? 414 : 431, at);
 	if (end - at > limits->header - p->head)
 		end = at + (limits->header - p->head);
-	while (at < end && p->state <= AT_HEAD_LF) {
-		switch (p->state) {
-		case AT_START:
-		case AT_START_LF:
+	/* In the order in which they usually come, so that one leads to the next. */
+	while (at < end && p->state < AT_FIELD) {
+		if (p->state <= AT_START_LF)
 			at = http_take_start(p, at);
-			break;
-		case AT_METHOD:
+		if (p->state == AT_METHOD)
 			at = http_take_method(p, at, end);
-			break;
-		case AT_TARGET:
+		if (p->state == AT_TARGET)
 			at = http_take_target(p, at, end);
-			break;
-		case AT_VERSION:
+		if (p->state == AT_VERSION)
 			at = http_take_version(p, at, end);
-			break;
-		case AT_LINE_LF:
+		if (p->state == AT_LINE_LF && at < end)
 			at = http_take_line_end(p, at);
-			break;
-		case AT_FIELD:
+	}
+	while (at < end && p->state <= AT_HEAD_LF) {
+		if (p->state == AT_FIELD)
 			at = http_take_field_start(p, limits, at);
-			break;
-		case AT_NAME:
+		if (p->state == AT_NAME)
 			at = http_take_name(p, at, end);
-			break;
-		case AT_SPACE:
-		case AT_VALUE:
+		if (p->state == AT_SPACE || p->state == AT_VALUE)
 			at = http_take_value(p, at, end);
-			break;
-		case AT_FIELD_LF:
+		if (p->state == AT_FIELD_LF && at < end)
 			at = http_take_field_end(p, at);
-			break;
-		case AT_HEAD_LF:
+		if (p->state == AT_HEAD_LF && at < end)
 			at = http_take_head_end(p, limits, at);
-			break;
-		}
 	}
 	p->head += at - from;
 	return at;

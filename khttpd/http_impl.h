@@ -44,6 +44,9 @@ enum state {
 #define HEX 0x10
 #define DIGIT 0x20
 
+/* Which byte of a host comes next. */
+enum host { H_START, H_NAME, H_HEX1, H_HEX2, H_IP6, H_IP6_END, H_PORT };
+
 extern const u8 http_class[256];
 
 static inline bool is(u8 c, u8 what)
@@ -67,9 +70,30 @@ static inline void word_begin(struct http_parser *p, u16 words)
 	p->pos = 0;
 }
 
+/* Rules out the words of @table that do not have @c next. A word that has ended has a 0 there. */
+static inline void word_byte(struct http_parser *p, const char *const *table, u8 c)
+{
+	unsigned int i;
+	u16 left = p->words, out = 0;
+
+	for (i = 0; left; i++, left >>= 1)
+		if ((left & 1) && (u8)table[i][p->pos] != c)
+			out |= 1u << i;
+	p->words &= ~out;
+	p->pos++;
+}
+
+/* Skips bytes of a host's name that leave the parser as it is. */
+static inline const u8 *skip_host_name(const struct http_parser *p, const u8 *at, const u8 *end)
+{
+	if (p->host == H_NAME)
+		while (at < end && is(*at, HOST))
+			at++;
+	return at;
+}
+
 /* http.c */
 const u8 *http_fail(struct http_parser *p, u16 status, const u8 *at);
-void http_word_byte(struct http_parser *p, const char *const *table, u8 c);
 unsigned int http_word_end(const struct http_parser *p, const char *const *table,
 			   unsigned int none);
 
