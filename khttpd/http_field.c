@@ -45,13 +45,20 @@ const u8 *http_take_field_start(struct http_parser *p, const struct http_limits 
 	return at;
 }
 
+static const u8 *name_is(struct http_parser *p, enum field field, const u8 *at)
+{
+	p->field = field;
+	p->state = AT_SPACE;
+	return at;
+}
+
 const u8 *http_take_name(struct http_parser *p, const u8 *at, const u8 *end)
 {
-	if (p->words == ALL_OF(names) && end - at >= 5 && !memcmp(at, "Host:", 5)) {
-		/* As nearly every client writes it: the same in one step. */
-		p->field = FIELD_HOST;
-		p->state = AT_SPACE;
-		return at + 5;
+	if (p->words == ALL_OF(names)) {
+		if (BEGINS(at, end, "Host:"))
+			return name_is(p, FIELD_HOST, at + 5);
+		if (BEGINS(at, end, "Connection:"))
+			return name_is(p, FIELD_CONNECTION, at + 11);
 	}
 	while (p->words && at < end && is(*at, TOKEN))
 		word_byte(p, names, lower(*at++));
@@ -61,9 +68,7 @@ const u8 *http_take_name(struct http_parser *p, const u8 *at, const u8 *end)
 		return at;
 	if (*at != ':')
 		return http_fail(p, 400, at);
-	p->field = http_word_end(p, names, FIELD_OTHER);
-	p->state = AT_SPACE;
-	return at + 1;
+	return name_is(p, http_word_end(p, names, FIELD_OTHER), at + 1);
 }
 
 /* Content-Length: too large a number stays the largest there is. */
@@ -230,6 +235,11 @@ const u8 *http_take_value(struct http_parser *p, const u8 *at, const u8 *end)
 			return at;
 		if (!value_begin(p))
 			return http_fail(p, 400, at);
+		if (p->field == FIELD_CONNECTION && BEGINS(at, end, "close\r")) {
+			p->flags |= HTTP_F_CLOSE;
+			p->state = AT_FIELD_LF;
+			return at + 6;
+		}
 	}
 	for (; at < end; at++) {
 		at = skip_value(p, at, end);

@@ -83,8 +83,7 @@ const u8 *http_take_start(struct http_parser *p, const u8 *at)
 
 const u8 *http_take_method(struct http_parser *p, const u8 *at, const u8 *end)
 {
-	if (p->words == ALL_OF(methods) && end - at >= 4 && !memcmp(at, "GET ", 4)) {
-		/* What most requests begin with: the same in one step. */
+	if (p->words == ALL_OF(methods) && BEGINS(at, end, "GET ")) {
 		p->method = HTTP_GET;
 		p->state = AT_TARGET;
 		p->sub = T_START;
@@ -203,7 +202,7 @@ const u8 *http_take_version(struct http_parser *p, const u8 *at, const u8 *end)
 	static const char form[] = "HTTP/0.0\r";
 	u8 c;
 
-	if (!p->pos && end - at >= 9 && !memcmp(at, "HTTP/1.1\r", 9)) { /* in one step, too */
+	if (!p->pos && BEGINS(at, end, "HTTP/1.1\r")) {
 		p->major = 1;
 		p->minor = 1;
 		p->state = AT_LINE_LF;

@@ -99,6 +99,7 @@ CASES = [
     ("HTTP/0.9", get(line=b"GET / HTTP/0.9"), 505),
     ("version behind a byte of its own", get(line=b"GET / HHTTP/1.1"), 400),
     ("Host behind a byte of its own", get(b"HHost: a", host=False), 400),
+    ("a name that Host begins", get(b"Hosts: a", host=False), 400),
     ("HTTP/2.0", get(line=b"GET / HTTP/2.0"), 505),
     ("HTTP/2 preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
     ("HTTP/9.9", get(line=b"GET / HTTP/9.9"), 505),
