@@ -64,7 +64,7 @@ static inline u8 lower(u8 c)
 	return c >= 'A' && c <= 'Z' ? c | 0x20 : c;
 }
 
-/* Whether @text, a literal, stands at @at. Compared in one step: for what nearly every request has. */
+/* Whether @text, a literal, stands at @at: in one step, for what nearly every request has. */
 #define BEGINS(at, end, text) \
 	((size_t)((end) - (at)) >= sizeof(text) - 1 && !memcmp(at, text, sizeof(text) - 1))
 
