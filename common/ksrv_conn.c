@@ -78,11 +78,13 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
  */
 static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)
 {
+	int left = atomic_read(&srv->left);
 	struct ksrv_conn *conn;
 	int err;
 
+	smp_rmb(); /* free_conn() counts in the other order */
 	if (atomic_read(&srv->active) >= ksrv_uint(srv->svc->max_conns))
-		return ERR_PTR(atomic_read(&srv->left) ? -EAGAIN : -EUSERS);
+		return ERR_PTR(left ? -EAGAIN : -EUSERS);
 	conn = kmem_cache_zalloc(srv->cache, GFP_KERNEL);
 	if (!conn)
 		return ERR_PTR(-ENOMEM);
@@ -253,7 +255,7 @@ static void free_conn(struct ksrv_conn *conn)
 	ksrv_count_bh(srv, KSRV_CLOSED);
 	if (atomic_dec_and_test(&srv->active))
 		wake_up_all(&srv->idle);
-	/* Last, or a new client might find its place taken by one not counted here any more. */
+	/* Last, or alloc_conn() might find its place taken by one not counted here any more. */
 	if (has_left)
 		atomic_dec(&srv->left);
 }

@@ -368,7 +368,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 	 * No answer acknowledges it, and the client's next segment may wait for that (Nagle's
 	 * algorithm): without this tcp_read_sock() would leave the ACK to the delayed ACK's timer.
 	 */
-	if (inet_csk_ack_scheduled(sk) && tcp_sk(sk)->write_seq == tcp_sk(sk)->snd_nxt)
+	if (taken && inet_csk_ack_scheduled(sk) && tcp_sk(sk)->write_seq == tcp_sk(sk)->snd_nxt)
 		inet_csk_exit_pingpong_mode(sk);
 	desc->count -= min_t(size_t, taken, desc->count);
 	desc->written += taken;

@@ -89,36 +89,53 @@ struct http_cpu {
 static struct http_cpu __percpu *cpus;
 
 /*
- * Sends what was collected. -EAGAIN: not all, and resume goes on. @more: something follows at once,
- * be it only the FIN, which then shares the last answer's segment.
+ * Sends what was collected but for the last @keep bytes. -EAGAIN: not all, and resume goes on with
+ * it. @more: something follows at once, be it only the FIN, which then shares the last answer's
+ * segment.
  */
-static int flush(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *cpu, bool more)
+static int flush(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *cpu, size_t keep,
+		 bool more)
 {
-	size_t len = cpu->fill;
+	size_t fill = cpu->fill, len = fill - keep;
 	int sent;
 
-	if (!len)
+	if (!fill)
 		return 0;
 	cpu->fill = 0;
 	sent = ksrv_send(conn, cpu->batch, len, more);
 	if (unlikely(sent < 0))
 		return sent;
-	if (likely(sent == len))
+	if (likely(sent == len)) {
+		if (unlikely(keep))
+			memmove(cpu->batch, cpu->batch + len, keep);
+		cpu->fill = keep;
 		return 0;
-	hc->tail = kmemdup(cpu->batch + sent, len - sent, GFP_ATOMIC);
+	}
+	hc->tail = kmemdup(cpu->batch + sent, fill - sent, GFP_ATOMIC);
 	if (!hc->tail)
 		return -ENOMEM;
 	hc->tail_at = 0;
-	hc->tail_len = len - sent;
+	hc->tail_len = fill - sent;
 	return -EAGAIN;
 }
 
-/* Makes room for one more answer, before what asks for it is read. */
+/*
+ * Makes room for one more answer, before what asks for it is read. A byte stays: if nothing does
+ * ask for one, it pushes what TCP holds back for more.
+ */
 static int make_room(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *cpu)
 {
 	if (likely(cpu->fill + ANSWER_MAX <= BATCH_SIZE))
 		return 0;
-	return flush(conn, hc, cpu, true);
+	return flush(conn, hc, cpu, 1, true);
+}
+
+/* Where an answer goes. One for which nobody made room may cost those before it, not memory. */
+static char *next_answer(struct http_cpu *cpu)
+{
+	if (WARN_ON_ONCE(cpu->fill + ANSWER_MAX > BATCH_SIZE))
+		cpu->fill = 0;
+	return cpu->batch + cpu->fill;
 }
 
 static void count_answer(struct ksrv_conn *conn, unsigned int status)
@@ -132,10 +149,12 @@ static void count_answer(struct ksrv_conn *conn, unsigned int status)
 static void answer_error(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *cpu,
 			 unsigned int status)
 {
+	char *to = next_answer(cpu);
+
 	hc->closing = true;
 	count_answer(conn, status);
-	cpu->fill += answer_compose(&cpu->answers, cpu->batch + cpu->fill, status, ANSWER_CLOSE,
-				    false, hc->parser.method != HTTP_HEAD);
+	cpu->fill += answer_compose(&cpu->answers, to, status, ANSWER_CLOSE, false,
+				    hc->parser.method != HTTP_HEAD);
 }
 
 /* What to say about the connection; also marks the last request. */
@@ -161,7 +180,7 @@ static void answer(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu
 {
 	unsigned int status = is_served(hc) ? 200 : 405;
 	enum answer_connection connection;
-	char *to = cpu->batch + cpu->fill;
+	char *to = next_answer(cpu);
 	u8 method = hc->parser.method;
 	const char *text;
 	size_t len;
@@ -193,7 +212,7 @@ static void begin_body(struct ksrv_conn *conn, struct http_conn *hc, struct http
 		return;
 	}
 	ksrv_conn_count(conn, RESPONSES_1XX);
-	memcpy(cpu->batch + cpu->fill, go_on, sizeof(go_on) - 1);
+	memcpy(next_answer(cpu), go_on, sizeof(go_on) - 1);
 	cpu->fill += sizeof(go_on) - 1;
 }
 
@@ -278,7 +297,7 @@ static int respond_recv(struct ksrv_conn *conn, struct ksrv_input *in)
 		on_event(conn, hc, cpu, event, was_in_body);
 	}
 	if (likely(!err))
-		err = flush(conn, hc, cpu, hc->closing);
+		err = flush(conn, hc, cpu, 0, hc->closing);
 	if (unlikely(err && err != -EAGAIN))
 		return err;
 	settle(conn, hc);
@@ -348,7 +367,7 @@ static bool respond_expired(struct ksrv_conn *conn, unsigned int phase)
 		ksrv_conn_count(conn, TIMEOUTS_BODY);
 	}
 	answer_error(conn, hc, cpu, 408);
-	if (flush(conn, hc, cpu, true))
+	if (flush(conn, hc, cpu, 0, true))
 		ksrv_conn_end(conn, KSRV_END_RESET);
 	else
 		settle(conn, hc);

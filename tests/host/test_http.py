@@ -29,7 +29,7 @@ def oracle(tmp_path_factory):
 def show(program, cases, *arguments):
     """A line for each case."""
     data = b"".join(b"%d\n%s" % (len(case), case) for case in cases)
-    done = subprocess.run([program, *map(str, arguments)], input=data, capture_output=True, check=False)
+    done = subprocess.run([program, *map(str, arguments)], input=data, capture_output=True, check=False, timeout=300)
     assert done.returncode == 0, (done.stdout[-500:], done.stderr.decode()[-3000:])
     return done.stdout.decode().splitlines()
 
