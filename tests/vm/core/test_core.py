@@ -104,7 +104,7 @@ def test_deadline(kline):
         assert receive_all(s) == b"expired 42\n"
         assert kline.stat("timeouts") == 1
         assert receive_all(busy) == b"expired 8\n"
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     kline.wait("timeouts", 2)
     kline.wait("active", 0)
 

@@ -134,14 +134,18 @@ def test_route_through_ipsec(kecho):
     data = random.Random(6).randbytes(4 << 20)
     way = ("src", "10.7.0.1", "dst", "10.7.0.2")
     with linked_namespace() as ns:
-        with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
-            exchange(s, [data])
-        before = shared(kecho)
-        assert before > len(data) / 2
         for where in (None, ns):
             if sh("ip", "xfrm", "state", "add", *way, "proto", "esp", "spi", "1", "mode", "transport", "enc", "cipher_null", "",
                   "auth", "hmac(sha256)", "0x" + 32 * "17", netns=where, check=False).returncode:
                 pytest.skip("this kernel has no IPsec")
+        before = 0
+        for _ in range(5):  # a client that is slow may fill small segments
+            with in_netns(ns, lambda: socket.create_connection(("10.7.0.1", PORT), 60)) as s:
+                exchange(s, [data])
+            gained, before = shared(kecho) - before, shared(kecho)
+            if gained > len(data) / 2:
+                break
+        assert gained > len(data) / 2
         try:
             sh("ethtool", "-K", "plain", "sg", "off", "tso", "off")
             sh("ip", "xfrm", "policy", "add", *way, "dir", "out", "tmpl", *way, "proto", "esp", "mode", "transport")

@@ -110,15 +110,21 @@ def data_segments(sock):
     return struct.unpack_from("=I", sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 192), 152)[0]
 
 
+def read_hellos(sock, count):
+    data = b""
+    while data.count(HELLO) < count:
+        part = sock.recv(1 << 16)
+        assert part, f"closed after {data.count(HELLO)} of {count}"
+        data += part
+
+
 def test_pipelined_answers_share_segments(khttpd):
     with client() as s:
         s.sendall(GET)
         assert read(s).status == 200
         before = data_segments(s)
         s.sendall(GET * 16)
-        data = b""
-        while data.count(HELLO) < 16:
-            data += s.recv(1 << 16)
+        read_hellos(s, 16)
         assert data_segments(s) == before + 1
 
 
@@ -130,9 +136,7 @@ def test_more_answers_than_are_collected_share_segments(khttpd):
         assert read(s).status == 200
         before = data_segments(s)
         s.sendall(GET * 400)
-        data = b""
-        while data.count(HELLO) < 400:
-            data += s.recv(1 << 16)
+        read_hellos(s, 400)
         assert data_segments(s) <= before + 4
 
 
@@ -141,9 +145,7 @@ def seconds_to_be_answered(requests, rest):
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         began = time.monotonic()
         s.sendall(GET * requests + rest)
-        data = b""
-        while data.count(HELLO) < requests:
-            data += s.recv(1 << 16)
+        read_hellos(s, requests)
         return time.monotonic() - began
 
 
@@ -151,8 +153,8 @@ def seconds_to_be_answered(requests, rest):
 def test_part_of_a_request_holds_no_answer_back(khttpd):
     """However many answers are collected before they are sent: none waits for the answer to a request that is not all
     there, which TCP would end after 200 ms."""
-    slow = [n for n in range(50, 70) if min(seconds_to_be_answered(n, GET[:20]) for _ in range(3)) > 0.15]
-    assert not slow, slow
+    times = [min(seconds_to_be_answered(n, GET[:20]) for _ in range(3)) for n in range(50, 70)]
+    assert max(times) < min(times) + 0.15, times
 
 
 def test_pipelined_without_reading(load):
