@@ -215,14 +215,17 @@ static bool value_end(struct http_parser *p)
 	}
 }
 
-/* Skips bytes that leave the parser as it is. */
+/* Skips bytes that leave the parser as it is: those amid a host's name, and of other fields all. */
 static const u8 *skip_value(const struct http_parser *p, const u8 *at, const u8 *end)
 {
-	if (p->field == FIELD_HOST && p->sub == N_START)
-		return skip_host_name(p, at, end);
+	u8 what = 0;
+
 	if (p->field == FIELD_OTHER)
-		while (at < end && is(*at, VALUE))
-			at++;
+		what = VALUE;
+	else if (p->field == FIELD_HOST && p->sub == N_START && p->host == H_NAME)
+		what = HOST;
+	while (at < end && is(*at, what))
+		at++;
 	return at;
 }
 

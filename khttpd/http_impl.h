@@ -87,15 +87,6 @@ static inline void word_byte(struct http_parser *p, const char *const *table, u8
 	p->pos++;
 }
 
-/* Skips bytes of a host's name that leave the parser as it is. */
-static inline const u8 *skip_host_name(const struct http_parser *p, const u8 *at, const u8 *end)
-{
-	if (p->host == H_NAME)
-		while (at < end && is(*at, HOST))
-			at++;
-	return at;
-}
-
 /* http.c */
 const u8 *http_fail(struct http_parser *p, u16 status, const u8 *at);
 unsigned int http_word_end(const struct http_parser *p, const char *const *table,

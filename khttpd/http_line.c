@@ -81,14 +81,18 @@ const u8 *http_take_start(struct http_parser *p, const u8 *at)
 	return at + 1;
 }
 
+static const u8 *method_is(struct http_parser *p, enum http_method method, const u8 *at)
+{
+	p->method = method;
+	p->state = AT_TARGET;
+	p->sub = T_START;
+	return at;
+}
+
 const u8 *http_take_method(struct http_parser *p, const u8 *at, const u8 *end)
 {
-	if (p->words == ALL_OF(methods) && BEGINS(at, end, "GET ")) {
-		p->method = HTTP_GET;
-		p->state = AT_TARGET;
-		p->sub = T_START;
-		return at + 4;
-	}
+	if (p->words == ALL_OF(methods) && BEGINS(at, end, "GET "))
+		return method_is(p, HTTP_GET, at + 4);
 	for (; at < end && is(*at, TOKEN); at++) {
 		if (p->words)
 			word_byte(p, methods, *at);
@@ -99,10 +103,7 @@ const u8 *http_take_method(struct http_parser *p, const u8 *at, const u8 *end)
 		return at;
 	if (*at != ' ' || !p->pos)
 		return http_fail(p, 400, at);
-	p->method = http_word_end(p, methods, HTTP_UNKNOWN);
-	p->state = AT_TARGET;
-	p->sub = T_START;
-	return at + 1;
+	return method_is(p, http_word_end(p, methods, HTTP_UNKNOWN), at + 1);
 }
 
 /* The first byte of a target tells its form. */

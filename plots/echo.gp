@@ -24,6 +24,7 @@ present = ""
 do for [i=1:8] {
 	if (strlen(system(substr(rows(i), 3, strlen(rows(i))))) > 0) { present = present.sprintf(" %d", i) }
 }
+
 set terminal pngcairo size 1100,620 font "sans,11"
 set title "Cost of a 64-byte echo: client, server and network stack together" font "sans,14"
 set xlabel "connections"
