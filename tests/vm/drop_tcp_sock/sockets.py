@@ -2,7 +2,9 @@
 """Sockets in every state, and an account of those that exist that does not come from our own code."""
 
 import contextlib
+import errno
 import ipaddress
+import itertools
 import os
 import socket
 import struct
@@ -76,13 +78,29 @@ def family_of(host):
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+# Below the ports that a client is given: one of those could be what an earlier test's socket in TIME-WAIT has as its
+# remote port, and a selector would find both.
+PORTS = itertools.cycle(range(13000, 32768))
+
+
+def listen(host):
+    """A listener on a port that no test has had for long."""
+    listener = socket.socket(family_of(host))
+    while True:
+        try:
+            listener.bind((host, next(PORTS)))
+            listener.listen(128)
+            return listener
+        except OSError as err:
+            if err.errno != errno.EADDRINUSE:
+                raise
+
+
 class Pair:
     """A listener and a connection to it: client and served, unless it is not accepted."""
 
     def __init__(self, host="127.0.0.1", accept=True, listener_host=None):
-        self.listener = socket.socket(family_of(listener_host or host))
-        self.listener.bind((listener_host or host, 0))
-        self.listener.listen(128)
+        self.listener = listen(listener_host or host)
         self.client = socket.socket(family_of(host))
         self.client.settimeout(20)
         self.client.connect((host, self.listener.getsockname()[1]))
