@@ -13,7 +13,7 @@ ifdef KERNEL
   shown := $(shell vm/kernel show $(KERNEL) 2>/dev/null)
   kdir := $(patsubst headers=%,%,$(filter headers=%,$(shown)))
   tools := $(patsubst tools=%,%:,$(filter tools=%,$(shown)))
-  debug := $(if $(filter source=%,$(shown)),KCFLAGS=-g)
+  debug := $(if $(filter source=%,$(shown)),-g)
   out := build/$(or $(patsubst name=%,%,$(filter name=%,$(shown))),$(KERNEL))
 else
   KDIR ?= /lib/modules/$(shell uname -r)/build
@@ -25,6 +25,8 @@ else
   endif
 endif
 W ?= 1
+# WERROR=1: a warning is an error, with which nothing counts as built. For those who test; a newer compiler may warn of more.
+werror := $(if $(WERROR),-Werror)
 # As many jobs as there are CPUs, unless make was told.
 jobs = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
@@ -72,7 +74,7 @@ define kbuild
 	@mkdir -p $(1)
 	@find $(1) -xtype l -delete
 	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/*/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/*/}; done
-	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) $(debug) $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
+	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) KCFLAGS="$(debug) $(werror)" $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
 endef
 
@@ -110,7 +112,7 @@ demo: kernel ## the guided tour: boots a kernel in a VM, walks through the modul
 	@KERNEL=$(K) vm/demo
 
 check: kernel ## the tests, in the same VM (TESTS= names some)
-	@$(MAKE) -s KERNEL=$(K) modules hooks userspace
+	@$(MAKE) -s KERNEL=$(K) WERROR=1 modules hooks userspace
 	@KERNEL=$(K) $(PYTHON) -m pytest -c tests/pytest.ini $(TESTS)
 
 # Which kernels "make matrix" runs on: those that Debian ships.
