@@ -5,6 +5,7 @@ import contextlib
 import csv
 import json
 import random
+import resource
 import socket
 import subprocess
 import threading
@@ -189,7 +190,7 @@ def htstress(*args, port):
 
 @pytest.mark.parametrize("answer", [
     OK, b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\ncontent-length:2\r\n\r\nok",
-    b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2 \t\r\n\r\nok", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nTrailer: x\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX: " + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"])
 def test_htstress_reads_answers(answer):
@@ -205,7 +206,10 @@ def test_htstress_reads_answers(answer):
     (b"HTTP/1.1 200 OK\r\n\r\nok", "wrong_bytes"), (b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n", "wrong_bytes"),
     (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok", "wrong_bytes"),
     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nok\r\n0\r\n\r\n", "wrong_bytes"),
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", "wrong_bytes"), (None, "closed_early")])
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", "wrong_bytes"), (None, "closed_early"),
+    *[(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\nok" % n, "wrong_bytes") for n in (b"+2", b"-1", b"0x2", b"2 2", b"")],
+    *[(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\nok\r\n0\r\n\r\n" % n, "wrong_bytes") for n in (b"+2", b"-1", b"0x2", b"")],
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n", "wrong_bytes")])
 def test_a_faulty_http_server_is_found_out(answer, kind):
     """Each of its answers costs a request, and the rest are asked on a new connection."""
     done = htstress("-n", 6, "-c", 2, "-k", "--timeout", 1, "--json", port=Faulty(lambda data: answer).port)
@@ -224,6 +228,83 @@ def test_bad_answers_are_counted():
 def test_without_keepalive_the_server_has_to_close():
     done = htstress("-n", 2, "-c", 2, "--timeout", 1, "--json", port=Faulty(lambda data: OK).port)
     assert done.returncode == 1 and json.loads(done.stdout)["errors"]["unanswered"] == 2
+
+
+class Closing(Faulty):
+    """Answers so many requests of a connection, the last with "Connection: close" if it is to say so, then after a
+    while closes; and begins each connection late, by a function of its number."""
+
+    def __init__(self, most, says=True, after=0.0, late=lambda n: 0):
+        self.most, self.says, self.after, self.late, self.served = most, says, after, late, 0
+        super().__init__(None)
+
+    def serve(self, sock):
+        self.served += 1
+        with sock, contextlib.suppress(ConnectionError):
+            time.sleep(self.late(self.served))
+            left = self.most
+            while left and (data := sock.recv(65536)):
+                asked = min(left, data.count(b"\r\n\r\n"))
+                left -= asked
+                last = OK if left or not self.says else OK.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+                sock.sendall(OK * (asked - 1) + last)
+            time.sleep(self.after)
+
+
+@pytest.mark.parametrize("depth", [1, 3, 16])
+def test_a_server_may_close_in_the_middle_of_what_was_asked(depth):
+    """It said so: what it did not answer is asked again, on a new connection, and nothing is lost."""
+    server = Closing(7)
+    done = htstress("-n", 100, "-c", 2, "-k", "-P", depth, "--json", port=server.port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and result["good"] == 100, done.stdout
+    assert server.served == 16  # fifty requests for each, seven a connection
+
+
+def test_a_server_that_does_not_say_so_may_not():
+    done = htstress("-n", 100, "-c", 2, "-k", "-P", 16, "--json", port=Closing(7, says=False).port)
+    assert done.returncode == 1 and json.loads(done.stdout)["errors"]["closed_early"] > 0
+
+
+def test_a_connection_that_is_done_costs_nothing():
+    """One is done and closed by the server, the other's answer takes two seconds: nobody spins."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime + resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
+    done = htstress("-n", 2, "-c", 2, "-k", "--json", port=Closing(1, says=False, late=lambda n: 2 * (n == 2)).port)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime + resource.getrusage(resource.RUSAGE_CHILDREN).ru_stime
+    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 2, done.stdout
+    assert after - before < 0.5
+
+
+@pytest.mark.parametrize("args", [["-k"], [], ["-k", "-P", "4"]])
+def test_connects_that_fail_cost_a_request_each(args):
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    done = htstress("-n", 100, "-c", 10, *args, "--json", port=port)
+    assert done.returncode == 1 and json.loads(done.stdout)["errors"]["connect"] == 100, done.stdout
+
+
+def test_connects_that_fail_at_once():
+    """Of an address that nobody may connect to the system says so without asking: that is no reason to wait."""
+    done = subprocess.run([HTSTRESS, "-n", "5", "--json", "http://255.255.255.255/"], text=True, capture_output=True,
+                          check=False, timeout=20)
+    assert done.returncode == 1 and json.loads(done.stdout)["errors"]["connect"] == 5, done.stdout
+
+
+def test_connections_that_end_before_all_are_made():
+    """Each is made again, and all requests are accounted for."""
+    server = Closing(0)
+    done = htstress("-n", 1000, "-c", 200, "-k", "--timeout", 10, "--json", port=server.port)
+    result = json.loads(done.stdout)["errors"]
+    assert done.returncode == 1
+    assert result["unanswered"] == 0 and result["closed_early"] + result["broken"] + result["connect"] == 1000, done.stdout
+
+
+def test_a_name_with_several_addresses():
+    """It is the one that is served that counts: "localhost" may be ::1 first."""
+    port = Faulty(lambda data: OK).port
+    done = subprocess.run([HTSTRESS, "-n", "6", "-k", "--json", f"http://localhost:{port}/"], text=True, capture_output=True,
+                          check=False, timeout=20)
+    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 6, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("args,says", [

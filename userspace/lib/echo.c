@@ -83,9 +83,10 @@ static enum load_verdict received(void *state, const char *buf, size_t n, unsign
 	return n == due ? LOAD_DONE : LOAD_MORE;
 }
 
-static enum load_verdict eof(void *state, unsigned int *bad)
+static enum load_verdict eof(void *state, unsigned int *requests, unsigned int *bad)
 {
 	(void)state;
+	(void)requests;
 	(void)bad;
 	return LOAD_MORE;
 }

@@ -81,6 +81,33 @@ static bool field_is(const char *line, const char *name, const char **value)
 	return true;
 }
 
+/* Digits alone, without the signs and prefixes that strtoull() takes too. Sets @end behind them. */
+static bool number_at(const char *text, const char *digits, int base, uint64_t *value,
+		      const char **end)
+{
+	size_t len = strspn(text, digits);
+
+	*end = text + len;
+	*value = strtoull(text, NULL, base);
+	return len && len < 19;
+}
+
+static bool length_is(const char *text, uint64_t *value)
+{
+	const char *end;
+	bool right = number_at(text, "0123456789", 10, value, &end);
+
+	return right && !end[strspn(end, " \t")];
+}
+
+static bool chunk_size_is(const char *text, uint64_t *value)
+{
+	const char *end;
+	bool right = number_at(text, "0123456789abcdefABCDEF", 16, value, &end);
+
+	return right && end - text < 16 && (!*end || *end == ';');
+}
+
 static const char *on_status(struct state *s)
 {
 	unsigned int minor;
@@ -109,9 +136,10 @@ static void answered(struct state *s)
 static const char *on_field(struct state *s)
 {
 	const char *value;
-	char *end;
 
 	if (!s->line_len) {
+		if (s->chunked && s->sized)
+			return "an answer came with Content-Length and chunked";
 		if (s->status < 200 || s->status == 204 || s->status == 304)
 			answered(s);
 		else if (s->chunked)
@@ -123,8 +151,7 @@ static const char *on_field(struct state *s)
 		else
 			answered(s);
 	} else if (field_is(s->line, "Content-Length", &value)) {
-		s->left = strtoull(value, &end, 10);
-		if (end == value || *end || s->sized)
+		if (s->sized || !length_is(value, &s->left))
 			return "a wrong Content-Length came";
 		s->sized = true;
 	} else if (field_is(s->line, "Transfer-Encoding", &value)) {
@@ -138,16 +165,13 @@ static const char *on_field(struct state *s)
 
 static const char *on_line(struct state *s)
 {
-	char *end;
-
 	switch (s->part) {
 	case STATUS:
 		return on_status(s);
 	case FIELDS:
 		return on_field(s);
 	case CHUNK_SIZE:
-		s->left = strtoull(s->line, &end, 16);
-		if (end == s->line || (*end && *end != ';'))
+		if (!chunk_size_is(s->line, &s->left))
 			return "a wrong chunk size came";
 		s->part = s->left ? CHUNK : TRAILER;
 		return NULL;
@@ -217,13 +241,14 @@ static enum load_verdict received(void *state, const char *buf, size_t n, unsign
 	return LOAD_DONE;
 }
 
-/* The server has closed: right behind the last answer that it announced, or that was asked for. */
-static enum load_verdict eof(void *state, unsigned int *bad)
+/* The server has closed: right behind the answer that it announced as its last, or that was asked for as such. */
+static enum load_verdict eof(void *state, unsigned int *requests, unsigned int *bad)
 {
 	struct state *s = state;
 
-	if (s->part != CLOSED || s->due)
+	if (s->part != CLOSED)
 		return LOAD_MORE;
+	*requests -= s->due;
 	*bad = s->bad;
 	return LOAD_DONE_LAST;
 }

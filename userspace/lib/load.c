@@ -87,6 +87,7 @@ static void start_connect(struct worker *w, struct conn *c);
 static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char *what, int err)
 {
 	const struct load_options *opt = w->run->opt;
+	bool due = w->going || c->state == CONNECTING; /* else it was counted down when it was made */
 
 	if (!w->r.first_error[0])
 		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u)", what,
@@ -103,7 +104,7 @@ static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char
 	/* From the loop, not from here: a server that is gone would make this go ever deeper. */
 	if (opt->retry && c->left && !w->run->stop && w->going)
 		w->again[w->n_again++] = c;
-	else
+	else if (due)
 		w->left--;
 }
 
@@ -229,6 +230,9 @@ static void end_conn(struct worker *w, struct conn *c)
 	if (w->run->opt->mode != LOAD_STEADY) {
 		close(c->fd);
 		c->fd = -1;
+	} else {
+		/* Were the server to close it, epoll would tell of that again and again. */
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	}
 	c->state = DONE;
 	w->left--;
@@ -272,7 +276,7 @@ static void on_readable(struct worker *w, struct conn *c)
 	if (n)
 		verdict = protocol->received(c->own, w->buf, n, &bad, &what);
 	else
-		verdict = protocol->eof(c->own, &bad);
+		verdict = protocol->eof(c->own, &c->requests, &bad);
 	switch (verdict) {
 	case LOAD_MORE:
 		if (!n)
@@ -313,8 +317,12 @@ static void work_off(struct worker *w)
 			start_connect(w, w->again[--w->n_again]);
 		if (!w->left)
 			break;
-		/* No time-out here: arming a timer for every wait would be the client's cost. */
-		n = epoll_wait(w->epoll_fd, events, EVENTS, -1);
+		/*
+		 * No time-out but where connects fail at once: arming a timer for every wait would be the
+		 * client's cost.
+		 */
+		n = epoll_wait(w->epoll_fd, events, EVENTS,
+			       w->n_again && w->connecting < w->connect_max ? 1 : -1);
 		for (i = 0; i < n; i++)
 			if (events[i].data.ptr)
 				on_event(w, events[i].data.ptr, events[i].events);
@@ -335,27 +343,39 @@ static void count_down(struct run *run, _Atomic unsigned int *counter)
 		wake(run);
 }
 
+/* All connections are made, but for those that failed, which are made again. */
+static void begin_messages(struct worker *w)
+{
+	const struct load_options *opt = w->run->opt;
+	struct conn *c;
+
+	w->going = true;
+	w->left = 0;
+	for (c = w->conns; c < w->conns + w->n_conns; c++) {
+		if (c->state == FAILED && opt->retry && c->left && !w->run->give_up)
+			w->again[w->n_again++] = c;
+		else if (c->state != OPEN)
+			continue;
+		w->left++;
+	}
+	for (c = w->conns; c < w->conns + w->n_conns && w->left; c++)
+		if (c->state == OPEN)
+			start_message(w, c);
+}
+
 static void *worker_main(void *arg)
 {
 	struct worker *w = arg;
 	struct run *run = w->run;
-	const struct load_options *opt = run->opt;
-	unsigned int i;
 
 	w->left = w->n_conns;
-	w->going = opt->mode != LOAD_STEADY;
+	w->going = run->opt->mode != LOAD_STEADY;
 	if (!w->going)
 		work_off(w);
 	count_down(run, &run->connecting);
 	pthread_barrier_wait(&run->go);
 	if (!w->going) {
-		w->going = true;
-		w->left = 0;
-		for (i = 0; i < w->n_conns; i++)
-			w->left += w->conns[i].state == OPEN;
-		for (i = 0; i < w->n_conns && w->left; i++)
-			if (w->conns[i].state == OPEN)
-				start_message(w, &w->conns[i]);
+		begin_messages(w);
 	}
 	work_off(w);
 	if (atomic_fetch_sub(&run->running, 1) == 1) {

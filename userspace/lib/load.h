@@ -32,7 +32,9 @@ enum load_verdict {
  * @bytes: the bytes of that message from @offset on, at most @len of them, which it may lower
  * @received: bytes have come; @what says what is wrong with them. @bad: set to how many of the
  *	requests got an answer that is complete but not the one wanted
- * @eof: the server has closed: LOAD_DONE or LOAD_DONE_LAST if that is right, LOAD_MORE if not
+ * @eof: the server has closed: LOAD_DONE or LOAD_DONE_LAST if that is right, LOAD_MORE if not. Where
+ *	it was right to close before all of the requests were answered, @requests is lowered to
+ *	those that were; the rest are asked again.
  */
 struct load_protocol {
 	size_t state_size;
@@ -42,7 +44,7 @@ struct load_protocol {
 	const char *(*bytes)(void *state, size_t offset, size_t *len);
 	enum load_verdict (*received)(void *state, const char *buf, size_t n, unsigned int *bad,
 				      const char **what);
-	enum load_verdict (*eof)(void *state, unsigned int *bad);
+	enum load_verdict (*eof)(void *state, unsigned int *requests, unsigned int *bad);
 };
 
 enum load_mode {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
+#include <unistd.h>
 
 void die(const char *fmt, ...)
 {
@@ -35,6 +36,17 @@ uint64_t number(const char *option, const char *text, uint64_t min, uint64_t max
 	return value;
 }
 
+/* Whether somebody listens there. */
+static bool answers(const struct addrinfo *ai)
+{
+	int fd = socket(ai->ai_family, ai->ai_socktype, ai->ai_protocol);
+	bool yes = fd >= 0 && !connect(fd, ai->ai_addr, ai->ai_addrlen);
+
+	if (fd >= 0)
+		close(fd);
+	return yes;
+}
+
 struct sockaddr_storage *resolve(const char *host, const char *port, int family, bool passive,
 				 socklen_t *len)
 {
@@ -44,17 +56,20 @@ struct sockaddr_storage *resolve(const char *host, const char *port, int family,
 		.ai_flags = passive ? AI_PASSIVE : 0,
 	};
 	struct sockaddr_storage *addr;
-	struct addrinfo *ai;
-	int err = getaddrinfo(host, port, &hints, &ai);
+	struct addrinfo *all, *ai;
+	int err = getaddrinfo(host, port, &hints, &all);
 
 	if (err)
 		die("host '%s' port '%s': %s", host, port, gai_strerror(err));
 	addr = calloc(1, sizeof(*addr));
 	if (!addr)
 		die("out of memory");
+	for (ai = passive || !all->ai_next ? NULL : all; ai && !answers(ai);)
+		ai = ai->ai_next;
+	ai = ai ?: all;
 	memcpy(addr, ai->ai_addr, ai->ai_addrlen);
 	*len = ai->ai_addrlen;
-	freeaddrinfo(ai);
+	freeaddrinfo(all);
 	return addr;
 }
 

@@ -32,6 +32,8 @@ uint64_t number(const char *option, const char *text, uint64_t min, uint64_t max
  * @passive: for listening
  * @len: set to the address's length
  *
+ * Of several addresses to connect to, the first at which somebody listens, which costs a connection.
+ *
  * Return: the address; the caller frees it.
  */
 struct sockaddr_storage *resolve(const char *host, const char *port, int family, bool passive,
