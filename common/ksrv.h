@@ -103,6 +103,9 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  * @expired: the deadline of ksrv_conn_deadline() has passed; @kind is the one given there.
  *	Returns whether that was a time-out, to be counted under "timeouts"; or else it has set
  *	another deadline. NULL: the connection is ended by a reset. Pump context.
+ * @timed_out: TCP has given up on a peer that did not acknowledge what was sent; see
+ *	ksrv_conn_user_timeout(). The connection is being ended, and counted under "timeouts"; NULL:
+ *	under "errors". Under the pump's lock.
  * @work: what was deferred, in process context; may sleep. Then @resume is called.
  * @close: the connection is being freed; may sleep. May be NULL.
  */
@@ -113,6 +116,7 @@ struct ksrv_ops {
 	int (*resume)(struct ksrv_conn *conn);
 	void (*eof)(struct ksrv_conn *conn);
 	bool (*expired)(struct ksrv_conn *conn, unsigned int kind);
+	void (*timed_out)(struct ksrv_conn *conn);
 	void (*work)(struct ksrv_conn *conn);
 	void (*close)(struct ksrv_conn *conn);
 };
@@ -236,11 +240,13 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len);
  * @KSRV_END_ORDERLY: what was sent still arrives, then FIN; core TCP sees to it
  * @KSRV_END_RESET: at once, by RST
  * @KSRV_END_ERROR: as KSRV_END_RESET, and counted under "errors"
+ * @KSRV_END_TIMEOUT: as KSRV_END_RESET, and counted under "timeouts": TCP has given up; the core's own
  */
 enum ksrv_end {
 	KSRV_END_ORDERLY,
 	KSRV_END_RESET,
 	KSRV_END_ERROR,
+	KSRV_END_TIMEOUT,
 };
 
 /**
@@ -262,7 +268,7 @@ bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how);
  *
  * Were input left unread, or came it later, closing would make core TCP send RST, which may
  * overtake what the peer has not read yet. So input is read and thrown away until the peer's FIN,
- * for at most KSRV_LINGER_SECONDS. The protocol is not called again but for @close. If the last
+ * for at most KSRV_LINGER_SECONDS. The protocol is not called again but for @timed_out and @close. If the last
  * ksrv_send() had @more set, the FIN shares its segment.
  */
 void ksrv_conn_finish(struct ksrv_conn *conn);
@@ -274,8 +280,18 @@ void ksrv_conn_finish(struct ksrv_conn *conn);
 bool ksrv_conn_unacked(struct ksrv_conn *conn);
 
 /**
- * ksrv_conn_count() - count something
+ * ksrv_conn_user_timeout() - how long TCP waits for a peer that acknowledges nothing
  * @conn: a connection, in pump context
+ * @seconds: since it last acknowledged some of what was sent (RFC 5482), to within a second or so; more
+ *	than KSRV_USER_TIMEOUT_MAX: as long as TCP waits by itself
+ *
+ * Also for what an orderly end has left to core TCP, when the connection is long freed.
+ */
+void ksrv_conn_user_timeout(struct ksrv_conn *conn, unsigned int seconds);
+
+/**
+ * ksrv_conn_count() - count something
+ * @conn: a connection, in pump context or with bottom halves off
  * @which: place in ksrv_service.counters, from 0
  */
 void ksrv_conn_count(struct ksrv_conn *conn, unsigned int which);

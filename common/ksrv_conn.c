@@ -59,6 +59,8 @@ static void attach(struct ksrv_conn *conn, struct sock *sk)
 
 static void detach(struct ksrv_conn *conn, struct sock *sk)
 {
+	const struct ksrv_ops *ops = conn->srv->svc->ops;
+
 	write_lock(&sk->sk_callback_lock);
 	rcu_assign_sk_user_data(sk, NULL);
 	sk->sk_data_ready = conn->data_ready;
@@ -68,8 +70,12 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 	write_unlock(&sk->sk_callback_lock);
 	sk->sk_allocation = conn->allocation;
 	conn->detached = true;
-	if (conn->end == KSRV_END_ERROR)
+	if (conn->end == KSRV_END_ERROR) {
 		ksrv_count(conn->srv, KSRV_ERRORS, 1);
+	} else if (conn->end == KSRV_END_TIMEOUT) {
+		ksrv_count(conn->srv, KSRV_TIMEOUTS, 1);
+		ops->timed_out(conn);
+	}
 }
 
 /*

@@ -40,6 +40,8 @@
 #define KSRV_SWEEP_PERIOD HZ
 /* How long input is thrown away after ksrv_conn_finish(), until the peer's FIN. */
 #define KSRV_LINGER_SECONDS 5
+/* Longest time that TCP is told to wait for a silent peer, seconds: what it waits by itself. */
+#define KSRV_USER_TIMEOUT_MAX 900
 /* How long a connection that has said and heard all waits to be freed with others, in jiffies. */
 #define KSRV_LEAVE_DELAY 1
 /* log2 of the buckets that peers' addresses are found by. */

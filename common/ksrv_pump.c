@@ -335,6 +335,14 @@ bool ksrv_conn_unacked(struct ksrv_conn *conn)
 	return tp->snd_una != tp->write_seq;
 }
 
+void ksrv_conn_user_timeout(struct ksrv_conn *conn, unsigned int seconds)
+{
+	struct inet_connection_sock *icsk = inet_csk(conn->sock->sk);
+
+	if (seconds <= KSRV_USER_TIMEOUT_MAX)
+		WRITE_ONCE(icsk->icsk_user_timeout, seconds * MSEC_PER_SEC);
+}
+
 void ksrv_conn_finish(struct ksrv_conn *conn)
 {
 	if (!conn->finish)
@@ -392,13 +400,26 @@ static bool resume(struct ksrv_conn *conn)
 	return !err && !conn->unfinished;
 }
 
+/* The socket is closed, or has an error. */
+static void end_broken(struct ksrv_conn *conn, struct sock *sk)
+{
+	const struct ksrv_ops *ops = conn->srv->svc->ops;
+
+	if (!sk->sk_err)
+		ksrv_conn_end(conn, KSRV_END_RESET);
+	else if (sk->sk_err == ETIMEDOUT && ops->timed_out)
+		ksrv_conn_end(conn, KSRV_END_TIMEOUT);
+	else
+		ksrv_conn_end(conn, KSRV_END_ERROR);
+}
+
 /* What has come to an end or failed, after a run of the pump took all it could. */
 static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
 {
 	const struct ksrv_ops *ops = conn->srv->svc->ops;
 
 	if (sk->sk_state == TCP_CLOSE || sk->sk_err) {
-		ksrv_conn_end(conn, sk->sk_err ? KSRV_END_ERROR : KSRV_END_RESET);
+		end_broken(conn, sk);
 		return;
 	}
 	if (!(sk->sk_shutdown & RCV_SHUTDOWN) || !skb_queue_empty(&sk->sk_receive_queue) ||
@@ -680,10 +701,8 @@ void ksrv_state_change(struct sock *sk)
 
 	if (!conn || sk->sk_state != TCP_CLOSE)
 		return;
-	if (sk->sk_err)
-		ksrv_conn_end(conn, KSRV_END_ERROR);
-	else if (conn->finish == KSRV_F_LINGERING)
+	if (!sk->sk_err && conn->finish == KSRV_F_LINGERING)
 		ksrv_conn_leave(conn); /* the FIN that it lingered for has come */
 	else
-		ksrv_conn_end(conn, KSRV_END_RESET);
+		end_broken(conn, sk);
 }

@@ -60,6 +60,26 @@ struct http_limits {
 #define HTTP_F_NEWLINE 0x0400 /* an empty line came before the request */
 
 /**
+ * struct http_ip6 - an IPv6 address as far as it has come (RFC 3986, 3.2.2)
+ * @digits: of the group, or of the octet, at hand
+ * @colons: in a row, right before the next byte
+ * @groups: groups of 16 bits that are complete
+ * @octets: of an IPv4 address at the end, those that are complete
+ * @elided: "::" stood
+ * @decimal: the group at hand may be an octet
+ * @octet: which is then this
+ */
+struct http_ip6 {
+	u16 digits : 3;
+	u16 colons : 2;
+	u16 groups : 4;
+	u16 octets : 3;
+	u16 elided : 1;
+	u16 decimal : 1;
+	u16 octet;
+};
+
+/**
  * struct http_parser - one connection's parser; all zero before its first byte
  * @state: which byte comes next
  * @sub: the same, within a target, a field's value or a chunk extension
@@ -75,6 +95,7 @@ struct http_limits {
  * @status: with HTTP_ERROR, the status to answer with
  * @head: bytes of the head, or of the trailer fields, so far
  * @number: the port, or bytes of chunk extensions so far
+ * @ip6: in its place, an address in brackets
  * @left: bytes of the body, or of the chunk, that are to come
  * @body: bytes of the body so far, the chunk at hand included
  */
@@ -92,7 +113,10 @@ struct http_parser {
 	u16 status;
 	u32 fields;
 	u32 head;
-	u32 number;
+	union {
+		u32 number;
+		struct http_ip6 ip6;
+	};
 	u64 left;
 	u64 body;
 };

@@ -12,6 +12,73 @@ static const char *const methods[] = {
 	[HTTP_PATCH] = "PATCH", [HTTP_TRACE] = "TRACE", [HTTP_CONNECT] = "CONNECT",
 };
 
+static bool ip6_digit(struct http_ip6 *ip, u8 c)
+{
+	/* A number begins at once, or behind two colons: one alone is between two groups. */
+	if (ip->colons == 1 && !ip->groups)
+		return false;
+	/* An octet is 0 to 255, without zeros in front. */
+	if (!is(c, DIGIT) || (ip->digits && !ip->octet))
+		ip->decimal = false;
+	else
+		ip->octet = 10 * ip->octet + c - '0';
+	ip->decimal = ip->decimal && ip->octet <= 255;
+	ip->colons = 0;
+	return ip->octets ? ip->decimal : ip->digits < 4;
+}
+
+/* The group or octet at hand is over. */
+static void ip6_next(struct http_ip6 *ip)
+{
+	ip->digits = 0;
+	ip->decimal = true;
+	ip->octet = 0;
+}
+
+static bool ip6_colon(struct http_ip6 *ip)
+{
+	if (ip->octets)
+		return false;
+	ip->groups += ip->digits > 0;
+	if (ip->colons == 2 || (ip->colons == 1 && ip->elided) || ip->groups > 7)
+		return false;
+	ip->elided |= ip->colons == 1;
+	ip->colons++;
+	ip6_next(ip);
+	return true;
+}
+
+static bool ip6_dot(struct http_ip6 *ip)
+{
+	if (!ip->digits || !ip->decimal || ip->octets == 3 || ip->groups > 6)
+		return false;
+	ip->octets++;
+	ip6_next(ip);
+	return true;
+}
+
+static bool ip6_may_end(const struct http_ip6 *ip)
+{
+	unsigned int groups = ip->groups + (ip->octets ? 2 : ip->digits > 0);
+
+	if (ip->octets ? ip->octets < 3 || !ip->digits : !ip->digits && ip->colons != 2)
+		return false;
+	return ip->elided ? groups < 8 : groups == 8;
+}
+
+/* Takes one byte of an IPv6 address. False: it cannot stand here. */
+static bool ip6_byte(struct http_ip6 *ip, u8 c)
+{
+	if (c == ':')
+		return ip6_colon(ip);
+	if (c == '.')
+		return ip6_dot(ip);
+	if (!is(c, HEX) || !ip6_digit(ip, c))
+		return false;
+	ip->digits++;
+	return true;
+}
+
 /* Takes one byte of uri-host [ ":" port ] (RFC 9110, 4.2.1). False: it cannot stand here. */
 bool http_host_byte(struct http_parser *p, u8 c)
 {
@@ -21,6 +88,7 @@ bool http_host_byte(struct http_parser *p, u8 c)
 		p->number = 0;
 		if (c == '[') {
 			p->host = H_IP6;
+			p->ip6 = (struct http_ip6){ .decimal = true };
 			return true;
 		}
 		p->host = H_NAME;
@@ -40,10 +108,11 @@ bool http_host_byte(struct http_parser *p, u8 c)
 	case H_IP6:
 		if (c == ']') {
 			p->host = H_IP6_END;
-			return p->pos >= 2;
+			return ip6_may_end(&p->ip6);
 		}
-		return p->pos++ < 45 && (is(c, HEX) || c == ':' || c == '.');
+		return ip6_byte(&p->ip6, c);
 	case H_IP6_END:
+		p->number = 0;
 		break;
 	case H_PORT:
 		if (!is(c, DIGIT) || p->pos == 5)

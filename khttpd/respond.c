@@ -15,8 +15,12 @@
 /* Answers are collected up to so many bytes, then sent: pipelined ones share their segments. */
 #define BATCH_SIZE 8192
 
+/* What TCP waits longer than request_timeout, which is to be first wherever it is asked, seconds. */
+#define TCP_SLACK 2
+
 enum counter {
 	REQUESTS,
+	REQUESTS_ABORTED,
 	RESPONSES_1XX,
 	RESPONSES_2XX,
 	RESPONSES_4XX,
@@ -31,6 +35,7 @@ enum counter {
 
 const char *const respond_counters[] = {
 	[REQUESTS] = "requests",
+	[REQUESTS_ABORTED] = "requests_aborted",
 	[RESPONSES_1XX] = "responses_1xx",
 	[RESPONSES_2XX] = "responses_2xx",
 	[RESPONSES_4XX] = "responses_4xx",
@@ -252,6 +257,11 @@ static void respond_open(struct ksrv_conn *conn)
 	hc->phase = PHASE_IDLE;
 	hc->idle_since = jiffies;
 	ksrv_conn_deadline(conn, ksrv_uint(respond_params.keepalive_timeout), PHASE_IDLE);
+	/*
+	 * Our own deadline begins anew with each request, and ends with the connection: a client that
+	 * goes on asking and never reads, or that leaves with its last answer unread, TCP gives up.
+	 */
+	ksrv_conn_user_timeout(conn, ksrv_uint(respond_params.request_timeout) + TCP_SLACK);
 }
 
 static void on_event(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *cpu,
@@ -332,18 +342,20 @@ static bool expire_unread(struct ksrv_conn *conn)
 	return true;
 }
 
+/* It may rest for one time, and has another to read its answer in. */
 static bool expire_idle(struct ksrv_conn *conn, struct http_conn *hc)
 {
+	bool unread = ksrv_conn_unacked(conn);
 	unsigned long passed = jiffies - hc->idle_since;
-	unsigned long keep = (unsigned long)ksrv_uint(respond_params.keepalive_timeout) * HZ;
-	unsigned long read = (unsigned long)ksrv_uint(respond_params.request_timeout) * HZ;
+	unsigned long limit = HZ * (unsigned long)ksrv_uint(unread ? respond_params.request_timeout :
+								     respond_params.keepalive_timeout);
 
-	if (passed >= read && ksrv_conn_unacked(conn))
-		return expire_unread(conn);
-	if (passed < keep) {
-		ksrv_conn_deadline(conn, DIV_ROUND_UP(keep - passed, HZ), PHASE_IDLE);
+	if (passed < limit) {
+		ksrv_conn_deadline(conn, DIV_ROUND_UP(limit - passed, HZ), PHASE_IDLE);
 		return false;
 	}
+	if (unread)
+		return expire_unread(conn);
 	ksrv_conn_count(conn, TIMEOUTS_KEEPALIVE);
 	ksrv_conn_finish(conn);
 	return true;
@@ -353,6 +365,7 @@ static bool respond_expired(struct ksrv_conn *conn, unsigned int phase)
 {
 	struct http_conn *hc = ksrv_conn_priv(conn);
 	struct http_cpu *cpu = this_cpu_ptr(cpus);
+	int err;
 
 	switch (phase) {
 	case PHASE_IDLE:
@@ -367,17 +380,28 @@ static bool respond_expired(struct ksrv_conn *conn, unsigned int phase)
 		ksrv_conn_count(conn, TIMEOUTS_BODY);
 	}
 	answer_error(conn, hc, cpu, 408);
-	if (flush(conn, hc, cpu, 0, true))
+	err = flush(conn, hc, cpu, 0, true);
+	if (err && err != -EAGAIN)
 		ksrv_conn_end(conn, KSRV_END_RESET);
 	else
 		settle(conn, hc);
 	return true;
 }
 
+static void respond_timed_out(struct ksrv_conn *conn)
+{
+	ksrv_conn_count(conn, TIMEOUTS_RESPONSE);
+}
+
 static void respond_close(struct ksrv_conn *conn)
 {
 	struct http_conn *hc = ksrv_conn_priv(conn);
 
+	if (http_in_body(&hc->parser) && !hc->closing) {
+		local_bh_disable();
+		ksrv_conn_count(conn, REQUESTS_ABORTED);
+		local_bh_enable();
+	}
 	kfree(hc->tail);
 }
 
@@ -387,6 +411,7 @@ const struct ksrv_ops respond_ops = {
 	.recv = respond_recv,
 	.resume = respond_resume,
 	.expired = respond_expired,
+	.timed_out = respond_timed_out,
 	.close = respond_close,
 };
 

@@ -7,7 +7,7 @@
  * "body" (in its body) or "!STATUS@OFFSET".
  * With the argument "splits" each case is parsed again cut in two at every offset, and in pieces of
  * one byte, with a buffer of its own for each piece, and the program fails where that differs.
- * Other arguments, HEADER FIELDS BODY, are the limits.
+ * Three more arguments, HEADER FIELDS BODY, are the limits.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -94,10 +94,10 @@ int main(int argc, char **argv)
 	size_t len, at;
 	char *bytes;
 
-	if (argc == 4) {
-		limits.header = strtoul(argv[1], NULL, 10);
-		limits.fields = strtoul(argv[2], NULL, 10);
-		limits.body = strtoul(argv[3], NULL, 10);
+	if (argc - splits == 4) {
+		limits.header = strtoul(argv[argc - 3], NULL, 10);
+		limits.fields = strtoul(argv[argc - 2], NULL, 10);
+		limits.body = strtoul(argv[argc - 1], NULL, 10);
 	}
 	whole.limits = split.limits = limits;
 	while (scanf("%zu", &len) == 1 && getchar() == '\n') {

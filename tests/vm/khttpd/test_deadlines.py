@@ -8,7 +8,7 @@ import time
 import pytest
 from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import MAX_HEADER, chunked, filled, get, sized
-from lib import DEBUG, in_netns, modes, network_namespace, receive, scaled, sh, slabs, sysctl
+from lib import DEBUG, connected, in_netns, modes, network_namespace, receive, scaled, sh, slabs, sysctl
 
 GET = get()
 KINDS = ("header", "body", "keepalive", "response")
@@ -173,6 +173,76 @@ def test_unread_in_the_send_buffer(load):
     assert timeouts(khttpd) == {"response": 1}
 
 
+def shut(asked=GET * 60):
+    """A client whose window is shut before it has the answers to what it asked."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    s.connect(("127.0.0.1", HTTP_PORT))
+    s.sendall(asked)
+    return s
+
+
+def test_asking_on_gains_no_time(load):
+    """Nor does it for who asks again and again: TCP itself gives up on a client that acknowledges nothing."""
+    khttpd = load("khttpd", request_timeout=2, keepalive_timeout=30)
+    with shut() as s:
+        khttpd.wait("requests", 60)
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while time.monotonic() < began + 30 and khttpd.stat("active"):
+                s.sendall(GET)
+                time.sleep(0.5)
+        khttpd.wait("active", 0)
+        within(began, 2, 9)
+    assert timeouts(khttpd) == {"response": 1}
+    assert khttpd.stat("errors") == 0
+
+
+@modes("fast")
+def test_unread_beyond_keepalive(load):
+    """Who has not read is not idle, however short the time for that is."""
+    khttpd = load("khttpd", request_timeout=4, keepalive_timeout=1)
+    with shut():
+        khttpd.wait("requests", 60)
+        began = time.monotonic()
+        khttpd.wait("active", 0)
+        within(began, 3, 7)
+    assert timeouts(khttpd) == {"response": 1}
+
+
+@pytest.mark.parametrize("last", [get(b"Connection: close"), b"GARBAGE\r\n"])
+@modes("fast")
+def test_unread_last_answer(load, last):
+    """Nothing holds the connection for its last answer longer than the lingering close; nor core TCP, whose the socket
+    then is, much longer than request_timeout."""
+    khttpd = load("khttpd", request_timeout=8)
+    with shut(GET * 60 + last):
+        khttpd.wait("requests", 61)
+        began = time.monotonic()
+        khttpd.wait("active", 0)
+        within(began, 4, 8)
+        assert connected(HTTP_PORT)
+        while connected(HTTP_PORT):
+            assert time.monotonic() < began + 18 + SLACK
+            time.sleep(0.1)
+
+
+@modes("fast")
+def test_time_out_without_memory_for_the_answer(load):
+    """It is sent when there is some, and what was answered before still comes."""
+    khttpd = load("khttpd", hooks=True, request_timeout=2)
+    with client() as s:
+        assert ask(s).status == 200
+        s.sendall(b"GET")
+        khttpd.set("hook_send_fails", 1)
+        khttpd.wait("responses_4xx", 1)
+        time.sleep(0.5)
+        khttpd.set("hook_send_fails", 0)
+        assert read(s).status == 408
+        assert drain(s) == b""
+    assert timeouts(khttpd) == {"header": 1}
+
+
 @modes("fast")
 def test_slow_reader_is_served(load):
     """Who reads in time is no such client."""
@@ -313,6 +383,21 @@ def refused(source, target="127.0.0.1", netns=None):
         return s
     except (ConnectionError, AssertionError):
         return True
+
+
+@modes("fast")
+def test_max_conns(load):
+    """One more than allowed is reset and counted, those that are there are served, and when one goes there is room."""
+    khttpd = load("khttpd", max_conns=3)
+    held = [refused("127.0.0.1") for _ in range(3)]
+    assert True not in held
+    for n in range(1, 4):
+        assert refused("127.0.0.2") is True
+        khttpd.wait("rejected", n)
+    assert all(ask(s).status == 200 for s in held)
+    held.pop().close()
+    khttpd.wait("active", 2)
+    assert refused("127.0.0.2") is not True
 
 
 @modes("fast")

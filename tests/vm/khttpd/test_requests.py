@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 from answers import HELLO, ask, client, drain, exchange, parse, parse_all, read
-from http_cases import CASES, chunked, get, sized
+from http_cases import CASES, chunked, get, sized, targeted
 from lib import DEBUG, HTTP_PORT, Capture, modes, scaled, sysctl
 
 SIOCOUTQ = 0x5411
@@ -89,6 +89,44 @@ def test_every_cut(khttpd):
         answers = parse_all(exchange(data[:at], data[at:]), heads=[3])
         assert [a.status for a in answers] == want, at
     assert [a.status for a in parse_all(exchange(*[data[i:i + 1] for i in range(len(data))]), heads=[3])] == want
+
+
+# One of each status, short where the limits are, so that every byte of it may be the last of a segment.
+SMALL = {"max_header": 100, "max_headers": 4, "max_body": 10}
+SHORT = [(get(), 200), (get(b"Connection: close"), 200), (sized(b"3", b"abc"), 405), (b"GET /\r\n", 400), (get(b"A : b"), 400),
+         (sized(b"11"), 413), (chunked(b"b\r\n"), 413), (targeted(b"/" * 100), 414), (get(b"Expect: x"), 417),
+         (get(b"X: " + b"y" * 90), 431), (get(*[b"X:"] * 4), 431), (get(line=b"FOO / HTTP/1.1"), 501),
+         (chunked(b"", b"X: y").replace(b"chunked", b"gzip, chunked"), 501), (get(line=b"GET / HTTP/2.0"), 505)]
+
+
+@modes("fast")
+def test_every_status_cut_at_every_offset(load):
+    khttpd = load("khttpd", **SMALL)
+    for data, status in SHORT:
+        for at in range(0, len(data), 7 if DEBUG else 1):
+            try:
+                check_answer(exchange(data[:at], data[at:]), data, status)
+            except (AssertionError, OSError) as e:
+                pytest.fail(f"{data!r} cut at {at}: {e!r}")
+    assert khttpd.stat("errors") == 0
+
+
+@pytest.mark.parametrize("left_by", ["fin", "reset"])
+def test_a_client_that_leaves_amid_a_body(khttpd, left_by):
+    """There is nobody to answer: it is counted as what it is, and the sums are right."""
+    for body in (sized(b"5", b"ab"), chunked(b"3\r\na"), chunked(b"0\r\nX: y")):
+        with client() as s:
+            assert ask(s).status == 200
+            s.sendall(body)
+            time.sleep(0.1)
+            if left_by == "reset":
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with client() as s:  # in the head: no request yet
+        s.sendall(GET[:20])
+    khttpd.wait("active", 0)
+    stats = khttpd.stats()
+    assert (stats["requests"], stats["requests_aborted"], stats["responses_2xx"], stats["responses_4xx"]) == (6, 3, 3, 0)
+    assert stats["bytes_in"] == 3 * len(GET) + sum(map(len, (sized(b"5", b"ab"), chunked(b"3\r\na"), chunked(b"0\r\nX: y")))) + 20
 
 
 def test_pipelined(khttpd):
