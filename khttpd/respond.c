@@ -258,8 +258,8 @@ static void respond_open(struct ksrv_conn *conn)
 	hc->idle_since = jiffies;
 	ksrv_conn_deadline(conn, ksrv_uint(respond_params.keepalive_timeout), PHASE_IDLE);
 	/*
-	 * Our own deadline begins anew with each request, and ends with the connection: a client that
-	 * goes on asking and never reads, or that leaves with its last answer unread, TCP gives up.
+	 * Our own deadline begins anew with each request, and ends with the connection. TCP gives
+	 * up on a client that goes on asking and never reads, or leaves its last answer unread.
 	 */
 	ksrv_conn_user_timeout(conn, ksrv_uint(respond_params.request_timeout) + TCP_SLACK);
 }
@@ -347,8 +347,9 @@ static bool expire_idle(struct ksrv_conn *conn, struct http_conn *hc)
 {
 	bool unread = ksrv_conn_unacked(conn);
 	unsigned long passed = jiffies - hc->idle_since;
-	unsigned long limit = HZ * (unsigned long)ksrv_uint(unread ? respond_params.request_timeout :
-								     respond_params.keepalive_timeout);
+	const struct ksrv_uint *seconds = unread ? respond_params.request_timeout
+						 : respond_params.keepalive_timeout;
+	unsigned long limit = HZ * (unsigned long)ksrv_uint(seconds);
 
 	if (passed < limit) {
 		ksrv_conn_deadline(conn, DIV_ROUND_UP(limit - passed, HZ), PHASE_IDLE);

@@ -87,7 +87,8 @@ static void start_connect(struct worker *w, struct conn *c);
 static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char *what, int err)
 {
 	const struct load_options *opt = w->run->opt;
-	bool due = w->going || c->state == CONNECTING; /* else it was counted down when it was made */
+	/* Else it was counted down when it was made. */
+	bool due = w->going || c->state == CONNECTING;
 
 	if (!w->r.first_error[0])
 		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u)", what,
