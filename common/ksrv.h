@@ -240,7 +240,7 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len);
  * @KSRV_END_ORDERLY: what was sent still arrives, then FIN; core TCP sees to it
  * @KSRV_END_RESET: at once, by RST
  * @KSRV_END_ERROR: as KSRV_END_RESET, and counted under "errors"
- * @KSRV_END_TIMEOUT: as KSRV_END_RESET, and counted under "timeouts": TCP has given up; the core's own
+ * @KSRV_END_TIMEOUT: as KSRV_END_RESET, and counted under "timeouts"; the core's own
  */
 enum ksrv_end {
 	KSRV_END_ORDERLY,
@@ -268,8 +268,8 @@ bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how);
  *
  * Were input left unread, or came it later, closing would make core TCP send RST, which may
  * overtake what the peer has not read yet. So input is read and thrown away until the peer's FIN,
- * for at most KSRV_LINGER_SECONDS. The protocol is not called again but for @timed_out and @close. If the last
- * ksrv_send() had @more set, the FIN shares its segment.
+ * for at most KSRV_LINGER_SECONDS. The protocol is not called again but for @timed_out and
+ * @close. If the last ksrv_send() had @more set, the FIN shares its segment.
  */
 void ksrv_conn_finish(struct ksrv_conn *conn);
 
@@ -282,8 +282,8 @@ bool ksrv_conn_unacked(struct ksrv_conn *conn);
 /**
  * ksrv_conn_user_timeout() - how long TCP waits for a peer that acknowledges nothing
  * @conn: a connection, in pump context
- * @seconds: since it last acknowledged some of what was sent (RFC 5482), to within a second or so; more
- *	than KSRV_USER_TIMEOUT_MAX: as long as TCP waits by itself
+ * @seconds: since it last acknowledged some of what was sent (RFC 5482), to within a second or
+ *	so; more than KSRV_USER_TIMEOUT_MAX: as long as TCP waits by itself
  *
  * Also for what an orderly end has left to core TCP, when the connection is long freed.
  */

@@ -15,7 +15,7 @@
 /* Answers are collected up to so many bytes, then sent: pipelined ones share their segments. */
 #define BATCH_SIZE 8192
 
-/* What TCP waits longer than request_timeout, which is to be first wherever it is asked, seconds. */
+/* What TCP waits longer than request_timeout, which is to be first where it can, seconds. */
 #define TCP_SLACK 2
 
 enum counter {

@@ -386,21 +386,6 @@ def refused(source, target="127.0.0.1", netns=None):
 
 
 @modes("fast")
-def test_max_conns(load):
-    """One more than allowed is reset and counted, those that are there are served, and when one goes there is room."""
-    khttpd = load("khttpd", max_conns=3)
-    held = [refused("127.0.0.1") for _ in range(3)]
-    assert True not in held
-    for n in range(1, 4):
-        assert refused("127.0.0.2") is True
-        khttpd.wait("rejected", n)
-    assert all(ask(s).status == 200 for s in held)
-    held.pop().close()
-    khttpd.wait("active", 2)
-    assert refused("127.0.0.2") is not True
-
-
-@modes("fast")
 def test_max_conns_per_ip(load):
     """One more than allowed from an address is reset and counted; another address is served."""
     khttpd = load("khttpd", max_conns_per_ip=3)
