@@ -93,7 +93,7 @@ class Soak:
             f.write(b"*:* *:8081 time-wait\n*:8081 *:* time-wait\n*:12345 *:* time-wait\n*:* *:12345 time-wait\n")
 
     def move(self, rng):
-        """kecho makes way for one in a namespace, and comes back; the tools come and go too."""
+        """kecho makes way for one in a namespace, and comes back."""
         time.sleep(3)
         with self.kecho:
             rmmod("kecho")

@@ -6,8 +6,8 @@
  *
  * Usage: wire [-s SEED] [-f FIRST] [-n CASES] [-c AT_ONCE] DEVICE echo|http PORT
  *
- * The device is up, has 10.7.0.1/16 and fd07::1/64. What a case does follows from SEED and its
- * number. Of an echo server every byte that comes has to be the one sent; of an HTTP server every
+ * The device is up, has 10.7.0.1/16 and fd07::1/64. What a case says and how it ends follows from
+ * SEED and its number; how it is cut and what comes between, also from when answers come. Of an echo server every byte that comes has to be the one sent; of an HTTP server every
  * answer has to parse, and to requests that are sound there have to be as many answers. Prints one
  * line of JSON. Exit status 0; 1 if a case failed, which is told on stderr with its last segments.
  */

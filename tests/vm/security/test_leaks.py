@@ -19,7 +19,7 @@ from lib import HTTP_PORT, KO_DIR, MODULES, PORT, Capture, KernelLog, connect, i
 
 pytestmark = pytest.mark.boot(append="slub_debug=P init_on_alloc=0 init_on_free=0")
 
-# Text of the poison, and numbers of two, four and eight bytes of it.
+# Text of the poison, and numbers of four and eight bytes of it.
 POISON = [letter * 4 for letter in (b"Z", b"k")] + [str(int.from_bytes(bytes([b]) * n, "little")).encode()
                                                     for b in (0x5a, 0x6b) for n in (4, 8)] + [rb"\x5a\x5a", rb"\x6b\x6b"]
 ADDRESS = re.compile(rb"ffff[89a-f][0-9a-f]{11}|\b184467[34]\d{14}\b")

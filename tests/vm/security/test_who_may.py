@@ -55,6 +55,27 @@ def test_files(everything, who):
             assert len(said) == 2 and set(said) <= {"Permission denied", "Operation not permitted"}, (flags, said)
 
 
+WRITER = """
+import os
+fd = os.open("/proc/net/drop_tcp_sock", os.O_RDWR)
+for _ in range(20):
+    try:
+        os.write(fd, b"what nobody has to say")
+        os.write(fd, bytes([10]))
+    except OSError as e:
+        print(e.strerror)
+print(os.pread(fd, 4096, 0).decode())
+"""
+
+
+def test_nobody_writes_to_the_log(everything, klog):
+    """Who has a namespace of his own may write lines that are wrong there; they are counted, and he is told."""
+    done = subprocess.run([*WHO["nobody with a network namespace"], sys.executable, "-S", "-c", WRITER], text=True,
+                          capture_output=True, check=True)
+    assert done.stdout.count("Invalid argument") == 20 and "malformed 20" in done.stdout, done.stdout
+    assert not [line for line in klog.lines() if "nobody" in line or "malformed" in line]
+
+
 @pytest.mark.parametrize("who", ["nobody", "root of nobody's user namespace"])
 def test_settings(everything, who):
     assert len(everything) > 30
