@@ -74,7 +74,7 @@ define kbuild
 	@mkdir -p $(1)
 	@find $(1) -xtype l -delete
 	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/*/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/*/}; done
-	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) KCFLAGS="$(debug) $(werror)" $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
+	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) KCFLAGS="$(strip $(KCFLAGS) $(debug) $(werror))" $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
 	@cd $(1) && ln -sf */*.ko .
 endef
 
