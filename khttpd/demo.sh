@@ -22,7 +22,7 @@ talk() {
 	say "what the server counted"
 	show "cat /proc/net/stat/khttpd"
 	say "unloaded under load"
-	userspace/htstress -d 60 -c 50 -k http://localhost:8081/ >/dev/null 2>&1 &
+	userspace/htstress --timeout 1 -d 60 -c 50 -k http://localhost:8081/ >/dev/null 2>&1 &
 	sleep 1
 	show "time rmmod khttpd"
 	wait || true
