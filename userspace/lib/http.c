@@ -81,31 +81,40 @@ static bool field_is(const char *line, const char *name, const char **value)
 	return true;
 }
 
-/* Digits alone, without the signs and prefixes that strtoull() takes too. Sets @end behind them. */
-static bool number_at(const char *text, const char *digits, int base, uint64_t *value,
-		      const char **end)
+static unsigned int digit_of(char c)
 {
-	size_t len = strspn(text, digits);
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	c |= 0x20;
+	return c >= 'a' && c <= 'f' ? c - 'a' + 10 : 16;
+}
 
-	*end = text + len;
-	*value = strtoull(text, NULL, base);
-	return len && len < 19;
+/*
+ * Digits alone, at most 15 of them, without the signs and prefixes that strtoull() takes too. Every
+ * answer has one, so it is to cost little. Returns what is behind them, or NULL if there are none.
+ */
+static const char *number_at(const char *text, unsigned int base, uint64_t *value)
+{
+	const char *at;
+
+	*value = 0;
+	for (at = text; at < text + 15 && digit_of(*at) < base; at++)
+		*value = base * *value + digit_of(*at);
+	return at > text ? at : NULL;
 }
 
 static bool length_is(const char *text, uint64_t *value)
 {
-	const char *end;
-	bool right = number_at(text, "0123456789", 10, value, &end);
+	const char *end = number_at(text, 10, value);
 
-	return right && !end[strspn(end, " \t")];
+	return end && (!*end || !end[strspn(end, " \t")]);
 }
 
 static bool chunk_size_is(const char *text, uint64_t *value)
 {
-	const char *end;
-	bool right = number_at(text, "0123456789abcdefABCDEF", 16, value, &end);
+	const char *end = number_at(text, 16, value);
 
-	return right && end - text < 16 && (!*end || *end == ';');
+	return end && (!*end || *end == ';');
 }
 
 static const char *on_status(struct state *s)
