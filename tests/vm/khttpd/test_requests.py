@@ -114,11 +114,11 @@ def test_every_status_cut_at_every_offset(load):
 @pytest.mark.parametrize("left_by", ["fin", "reset"])
 def test_a_client_that_leaves_amid_a_body(khttpd, left_by):
     """There is nobody to answer: it is counted as what it is, and the sums are right."""
-    for body in (sized(b"5", b"ab"), chunked(b"3\r\na"), chunked(b"0\r\nX: y")):
+    for n, body in enumerate((sized(b"5", b"ab"), chunked(b"3\r\na"), chunked(b"0\r\nX: y"))):
         with client() as s:
             assert ask(s).status == 200
             s.sendall(body)
-            time.sleep(0.1)
+            khttpd.wait("requests", 2 * n + 2)
             if left_by == "reset":
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     with client() as s:  # in the head: no request yet
