@@ -299,14 +299,6 @@ def test_connections_that_end_before_all_are_made():
     assert result["unanswered"] == 0 and result["closed_early"] + result["broken"] + result["connect"] == 1000, done.stdout
 
 
-def test_a_name_with_several_addresses():
-    """It is the one that is served that counts: "localhost" may be ::1 first."""
-    port = Faulty(lambda data: OK).port
-    done = subprocess.run([HTSTRESS, "-n", "6", "-k", "--json", f"http://localhost:{port}/"], text=True, capture_output=True,
-                          check=False, timeout=20)
-    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 6, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("args,says", [
     (["-n", "0", "a"], "'0'"), (["-P", "2", "a"], "-P needs -k"), (["-n", "1", "-d", "1", "a"], "-n and -d"), ([], "URL"),
     (["a", "b"], "'b'"), (["https://a/"], "https://a/"), (["http://"], "http://"), (["http://a:/"], "http://a:/"),

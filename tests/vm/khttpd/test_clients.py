@@ -32,6 +32,20 @@ def adds_up(khttpd):
 
 
 @modes("fast")
+def test_a_name_with_several_addresses(load):
+    """htstress takes the one that is served: "localhost" may be ::1 first, and the server not there."""
+    load("khttpd", addr="127.0.0.1")
+    hosts = Path("/etc/hosts")
+    before = hosts.read_text()
+    hosts.write_text("::1 twice\n127.0.0.1 twice\n")
+    try:
+        done = sh(HTSTRESS, "-n", 6, "-k", "--json", "http://twice:8081/", check=False)
+    finally:
+        hosts.write_text(before)
+    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 6, done.stdout + done.stderr
+
+
+@modes("fast")
 def test_curl(khttpd):
     done = sh("curl", "-sS", "-g", "-i", URL, "http://[::1]:8081/x?y=%20", "http://localhost:8081/")
     assert done.stdout.count("HTTP/1.1 200 OK") == 3 and done.stdout.count("Hello World!") == 3
