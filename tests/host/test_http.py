@@ -23,7 +23,11 @@ def parser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def oracle(tmp_path_factory):
-    return build(tmp_path_factory.mktemp("unit") / "http_oracle", TOP / "tests/unit/http_oracle.c", "-lhttp_parser")
+    folder = tmp_path_factory.mktemp("unit")
+    llhttp = TOP / "build/llhttp/usr/share"  # vm/setup's
+    include = f"-I{llhttp}/include/llhttp"
+    library = build(folder / "llhttp.o", "-r", "-w", include, *sorted((llhttp / "llhttp").glob("*.c")))
+    return build(folder / "http_oracle", include, TOP / "tests/unit/http_oracle.c", library)
 
 
 def show(program, cases, *arguments):
@@ -106,11 +110,9 @@ def test_pipelined(parser):
 
 # What the other parser refuses and this one takes, on purpose; each with its reason.
 ACCEPTED = {
+    rb"^(\r\n)?\S+ \S+ HTTP/1\.[2-9]\r": "a minor version that is not known is served as the highest that is: RFC 9110, 2.5",
+    rb"\r\n[0-9a-fA-F]+[ \t]*;[^\r]*=[ \t]*\"": "the value of a chunk extension may be a quoted string, of any text: RFC 9112, 7.1.1",
     rb"(?i)(Content-Length|Transfer-Encoding|Connection):[^\r]*\t": "a tab may stand around a value: RFC 9110, 5.6.3",
-    rb"(?i)Connection:[^\r]*[ \t],": "and white space behind an element of a list: RFC 9110, 5.6.1",
-    rb"(?i)Connection:([^\r]*,)?[ \t]*,": "empty elements of a list are ignored: RFC 9110, 5.6.1.2",
-    rb"(?i)Transfer-Encoding[^:\r]": "a name that begins as another is one of its own: RFC 9110, 5.1",
-    rb"(?i)Connection:[^\r]*\b(u|up|upg|upgr|upgra|upgrad),": "and so is a connection option: RFC 9110, 7.6.1",
     rb"(?i)\n0+(;[^\r\n]*)?\r\n([^\r\n]+\r\n)*(Content-Length|Connection|Transfer-Encoding)": "a trailer field frames nothing: RFC 9110, 6.5.1",
 }
 
@@ -143,21 +145,25 @@ def mutate(rng, data):
     return bytes(data)
 
 
-def takes_only_what(mine, other):
-    """Whether each request that one took is the same to the other, up to where that one stopped by itself."""
+def taken_otherwise(case, mine, other):
+    """The bytes of the first request that one took which is not the same to the other, as far as that one goes on; None if there
+    is none."""
     theirs = other.split()
+    begin = 0
     for n, request in enumerate(r for r in mine.split() if "@" in r and r[0] != "!"):
         if request.startswith("CONNECT"):  # to the other, what follows its head is no longer HTTP
-            return True
+            break
+        end = int(request.split("@")[1])
         if n >= len(theirs) or theirs[n] != request:
-            return False
+            return case[begin:end]
         if "/close@" in request:
-            return True
-    return True
+            break
+        begin = end
+    return None
 
 
 def test_differential(parser, oracle):
-    """Whatever this parser takes for a request, Debian's libhttp-parser takes for the same one: of the same
+    """Whatever this parser takes for a request, llhttp takes for the same one, as strict as it is: of the same
     length, method and version, and kept alive alike."""
     rng = random.Random(int(os.environ.get("SEED", "1")))
     seeds = [data for _, data, _ in CASES if len(data) < 3000]
@@ -166,10 +172,18 @@ def test_differential(parser, oracle):
     cases += [b"".join(rng.choice(PIECES) for _ in range(rng.randint(3, 25))) for _ in range(20000)]
     mine, theirs = show(parser, cases), show(oracle, cases)
     taken = sum("@" in line and line[0] != "!" for line in mine)
-    wrong = [(case, a, b) for case, a, b in zip(cases, mine, theirs, strict=True)
-             if not takes_only_what(a, b) and not any(re.search(pattern, case) for pattern in ACCEPTED)]
+    excused = dict.fromkeys(ACCEPTED, 0)
+    wrong = []
+    for case, a, b in zip(cases, mine, theirs, strict=True):
+        request = taken_otherwise(case, a, b)
+        excuse = request and next((pattern for pattern in ACCEPTED if re.search(pattern, request)), None)
+        if excuse:
+            excused[excuse] += 1
+        elif request:
+            wrong.append((request, a, b))
     assert taken > 5000, "too few of the inputs are requests for this to tell anything"
     assert not wrong, f"{len(wrong)} of {len(cases)}: {wrong[:10]}"
+    assert all(excused.values()), f"an excuse that nothing needs: {excused}"
 
 
 def test_fuzz(tmp_path):

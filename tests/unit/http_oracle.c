@@ -1,47 +1,50 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * http_oracle - what Debian's libhttp-parser makes of the streams that http_requests takes, in the
- * same format. It stops at a request after which the connection cannot go on: one that is to be
- * the last, a CONNECT or an upgrade.
+ * http_oracle - what llhttp, the parser of Node.js, makes of the streams that http_requests takes, in the same
+ * format, none of its leniencies asked for. It stops at a request after which the connection cannot go on: one
+ * that is to be the last, a CONNECT or an upgrade.
  */
-#include <http_parser.h>
+#include <llhttp.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-static int on_complete(http_parser *parser)
+static int on_complete(llhttp_t *parser)
 {
-	http_parser_pause(parser, 1);
-	return 0;
+	(void)parser;
+	return HPE_PAUSED;
 }
 
 int main(void)
 {
-	http_parser_settings settings;
-	http_parser parser;
+	llhttp_settings_t settings;
+	llhttp_t parser;
 	size_t len, at;
 	char *bytes;
 
-	http_parser_settings_init(&settings);
+	llhttp_settings_init(&settings);
 	settings.on_message_complete = on_complete;
 	while (scanf("%zu", &len) == 1 && getchar() == '\n') {
 		bytes = malloc(len + 1);
 		if (fread(bytes, 1, len, stdin) != len)
 			return 2;
-		http_parser_init(&parser, HTTP_REQUEST);
-		at = 0;
-		while (at < len) {
-			at += http_parser_execute(&parser, &settings, bytes + at, len - at);
-			if (HTTP_PARSER_ERRNO(&parser) == HPE_PAUSED) {
-				printf("%s/%u/%s@%zu ", http_method_str(parser.method),
-				       parser.http_minor,
-				       http_should_keep_alive(&parser) ? "keep" : "close", at);
-				if (parser.upgrade || !http_should_keep_alive(&parser))
-					break;
-				http_parser_pause(&parser, 0);
-			} else if (HTTP_PARSER_ERRNO(&parser)) {
-				printf("!%s@%zu", http_errno_name(HTTP_PARSER_ERRNO(&parser)), at);
+		llhttp_init(&parser, HTTP_REQUEST, &settings);
+		for (at = 0; at < len;) {
+			llhttp_errno_t error = llhttp_execute(&parser, bytes + at, len - at);
+			int keep;
+
+			if (error == HPE_OK)
+				break;
+			at = llhttp_get_error_pos(&parser) - bytes;
+			if (error != HPE_PAUSED) {
+				printf("!%s@%zu", llhttp_errno_name(error), at);
 				break;
 			}
+			keep = llhttp_should_keep_alive(&parser);
+			printf("%s/%u/%s@%zu ", llhttp_method_name(parser.method), parser.http_minor,
+			       keep ? "keep" : "close", at);
+			if (parser.upgrade || !keep)
+				break;
+			llhttp_resume(&parser);
 		}
 		putchar('\n');
 		free(bytes);

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves the table of docs/security.md: what of the modules' files somebody without privileges can open."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ from lib import KO_DIR, MODULES, insmod, settings, unload_all
 
 READABLE = "/proc/net/stat/kecho", "/proc/net/stat/khttpd", "/proc/net/stat/tcpprobe_plus"
 CLOSED = "/proc/net/drop_tcp_sock", "/proc/net/tcpprobe"
+MODES = {**dict.fromkeys(READABLE, 0o444), "/proc/net/drop_tcp_sock": 0o600, "/proc/net/tcpprobe": 0o400}
 # Opens files as it is told on standard input, one after the other, and says what came of it.
 OPENER = """
 import os, sys
@@ -32,6 +34,16 @@ def everything():
         insmod(KO_DIR / f"{module}.ko")
     yield [path for module in MODULES for path in settings(module, writable=False)]
     unload_all()
+
+
+def test_owners_and_modes(everything):
+    """Each is root's. Nobody else may write to any, nor read the two that tell or end what others' connections do."""
+    for path, mode in MODES.items():
+        found = os.stat(path)
+        assert (found.st_uid, found.st_gid, oct(found.st_mode & 0o7777)) == (0, 0, oct(mode)), path
+    for path in everything:
+        found = path.stat()
+        assert (found.st_uid, found.st_gid) == (0, 0) and found.st_mode & 0o7777 in (0o444, 0o644), (path, oct(found.st_mode))
 
 
 def opened(who, paths, flags):
