@@ -78,11 +78,14 @@ define kbuild
 	@cd $(1) && ln -sf */*.ko .
 endef
 
-$(out)/.built: $(module_src)
+# A kernel that is built here may be built anew, by other options.
+options := $(wildcard $(kdir)/include/generated/autoconf.h)
+
+$(out)/.built: $(module_src) $(options)
 	$(call kbuild,$(out),$(module_src))
 	@touch $@
 
-$(out)+hooks/.built: $(hooks_src)
+$(out)+hooks/.built: $(hooks_src) $(options)
 	$(call kbuild,$(out)+hooks,$(hooks_src),TEST_HOOKS=y)
 	@touch $@
 

@@ -94,7 +94,8 @@ def pytest_runtestloop(session):
     batches = {}
     for item in session.items:
         batches.setdefault(batch_of(item), []).append(item)
-    run_batches(session, sorted(batches.values(), key=minutes, reverse=True))
+    batches = sorted(batches.values(), key=minutes, reverse=True)
+    run_batches(session, batches if is_slow(session.config) else together(batches))
     return True
 
 
@@ -108,18 +109,43 @@ def batch_of(item):
 
     A boot and the start of Python in it cost what some tests do; a kernel with detectors built in takes half a
     minute. A file that takes minutes is alone, and so is where it says so each mode of it, so that there is always
-    another to be run beside. Where a few tests are chosen of every file (-m), all do that boot alike.
+    another to be run beside; with detectors, a folder's files that take many minutes have one. Where a few tests are chosen of
+    every file (-m), all do that boot alike.
     """
     path = Path(str(item.fspath))
     options = boot_marker([item])
     if is_vm_test(item) and item.config.getoption("markexpr"):
         return ("", options.get("clock"))
     if is_vm_test(item) and is_slow(item.config):
-        return str(path if options.get("alone") else path.parent)
+        return (str(path if options.get("alone") else path.parent), options.get("minutes", 0) >= MANY_MINUTES)
     if is_vm_test(item) and "minutes" not in options:
         return (str(path.parent), *sorted(options.items()))
     mode = getattr(item, "callspec", None) and item.callspec.params.get("mode")
     return (str(path), mode if options.get("split") else None)
+
+
+MANY_MINUTES = 5
+FEW_MINUTES = 4
+
+
+def together(batches):
+    """Puts batches in the VM that boot alike together, as long as they take few minutes."""
+    left = []
+    for batch in batches:
+        options = boots_like(batch)
+        for other in left:
+            if options is not None and boots_like(other) == options and minutes(batch) + minutes(other) <= FEW_MINUTES:
+                other += batch
+                break
+        else:
+            left.append(list(batch))
+    return left
+
+
+def boots_like(batch):
+    """The options of a batch's boot, None of one that shares it with nobody."""
+    options = {name: value for name, value in boot_marker(batch).items() if name != "minutes"}
+    return options if is_vm_test(batch[0]) and not options.keys() & {"alone", "split"} else None
 
 
 def judge_skip(report):
@@ -303,8 +329,8 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def run_batches(session, waiting):
-    """Runs the batches, --batches at a time. Those of a slow kernel wait a third of their time."""
-    batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1) + is_slow(session.config)
+    """Runs the batches, --batches at a time. Those of a slow kernel wait half of their time."""
+    batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1) + 2 * is_slow(session.config)
     running = []
     stopped = False
     try:

@@ -40,8 +40,8 @@ int main(void)
 				break;
 			}
 			keep = llhttp_should_keep_alive(&parser);
-			printf("%s/%u/%s@%zu ", llhttp_method_name(parser.method), parser.http_minor,
-			       keep ? "keep" : "close", at);
+			printf("%s/%u/%s@%zu ", llhttp_method_name(parser.method),
+			       parser.http_minor, keep ? "keep" : "close", at);
 			if (parser.upgrade || !keep)
 				break;
 			llhttp_resume(&parser);

@@ -13,7 +13,7 @@ from collections import namedtuple
 from pathlib import Path
 
 import pytest
-from lib import sh
+from lib import ip
 
 FILE = Path("/proc/net/drop_tcp_sock")
 STATES = ["", "established", "syn_sent", "syn_recv", "fin_wait_1", "fin_wait_2", "time_wait", "close",
@@ -144,14 +144,11 @@ def time_wait(host="127.0.0.1"):
 @contextlib.contextmanager
 def black_hole():
     """A device that swallows all, with 10.9.9.1 on it and 198.51.100.0/24 behind it."""
-    sh("ip", "link", "add", "hole", "type", "dummy")
+    ip("link add hole type dummy", "addr add 10.9.9.1/24 dev hole", "link set hole up", "route add 198.51.100.0/24 dev hole")
     try:
-        sh("ip", "addr", "add", "10.9.9.1/24", "dev", "hole")
-        sh("ip", "link", "set", "hole", "up")
-        sh("ip", "route", "add", "198.51.100.0/24", "dev", "hole")
         yield
     finally:
-        sh("ip", "link", "del", "hole")
+        ip("link del hole")
 
 
 def checksum(data):

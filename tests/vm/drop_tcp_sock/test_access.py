@@ -118,7 +118,7 @@ def test_two_writers_and_traffic(survivors):
 
     others = [threading.Thread(target=f) for f in (reader, traffic)]
     code = f"import os,sys; d=sys.stdin.buffer.read(); f=os.open('{FILE}',1); sys.stdin.close(); os.write(f,d)"
-    writers = [subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE) for _ in range(2)]
+    writers = [subprocess.Popen([sys.executable, "-S", "-c", code], stdin=subprocess.PIPE) for _ in range(2)]
     for thread in others:
         thread.start()
     for w in writers:
@@ -156,7 +156,7 @@ def test_namespace_goes_while_the_file_is_open():
     """The open file keeps it, works, and lets it go: the far end of a wire into it is gone then."""
     sh("ip", "netns", "add", "gone")
     sh("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", "gone")
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen([sys.executable, "-S", "-c", HOLDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "open\n"
     sh("ip", "netns", "del", "gone")
     time.sleep(1)
@@ -194,7 +194,7 @@ def test_rmmod_in_the_middle_of_a_write(line):
     for _ in range(scaled(3, 2)):
         if not loaded("drop_tcp_sock"):
             insmod(KO_DIR / "drop_tcp_sock.ko")
-        writers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        writers = [subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
         assert all(w.stdout.readline() == "go\n" for w in writers)
         wait_for(lambda: totals()["requested"])
         began = time.monotonic()
@@ -210,7 +210,7 @@ def test_a_write_can_be_interrupted():
     code = (f"import os, signal; d = {line!r} * 4000000; f = os.open('{FILE}', 1)\n"
             "signal.signal(signal.SIGUSR1, lambda *_: None); print('go', flush=True)\n"
             "print(os.write(f, d))")
-    writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-S", "-c", code], stdout=subprocess.PIPE, text=True)
     writer.stdout.readline()
     wait_for(lambda: totals()["requested"] > 10)
     writer.send_signal(signal.SIGUSR1)
@@ -235,7 +235,7 @@ libc.write(os.open("/proc/net/drop_tcp_sock", 1), ctypes.c_void_p(page), ctypes.
 
 def test_rmmod_with_a_writer_blocked():
     """One that waits for its own memory, for good: rmmod waits for it, and is done once it is killed."""
-    writer = subprocess.Popen([sys.executable, "-c", UFFD_CODE], stdout=subprocess.PIPE, text=True)
+    writer = subprocess.Popen([sys.executable, "-S", "-c", UFFD_CODE], stdout=subprocess.PIPE, text=True)
     if writer.stdout.readline() != "go\n":
         writer.wait()
         pytest.skip("this kernel has no userfaultfd")

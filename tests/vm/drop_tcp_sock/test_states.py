@@ -4,13 +4,11 @@
 import errno
 import select
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
-from lib import TCPDROP, network_namespace, receive, sh
+from lib import TCPDROP, in_netns, ip, network_namespace, receive, sh
 from sockets import (Pair, at_port, black_hole, gained, key_of, line_of, packet, time_wait, totals, wait_for, wait_state,
                      walk, write)
 
@@ -264,38 +262,24 @@ def test_both_ends_on_loopback():
 def link():
     """Namespaces left and right, joined by a veth pair of the same name on both sides."""
     with network_namespace("left"), network_namespace("right"):
-        sh("ip", "link", "add", "wire", "netns", "left", "type", "veth", "peer", "name", "wire", "netns", "right")
+        ip("link add wire netns left type veth peer name wire netns right")
         for ns, last in (("left", 1), ("right", 2)):
-            sh("ip", "link", "set", "wire", "addrgenmode", "none", netns=ns)
-            sh("ip", "addr", "add", f"10.7.7.{last}/24", "dev", "wire", netns=ns)
-            sh("ip", "addr", "add", f"fe80::{last}/64", "dev", "wire", "nodad", netns=ns)
-            sh("ip", "link", "set", "wire", "up", netns=ns)
+            ip("link set wire addrgenmode none", f"addr add 10.7.7.{last}/24 dev wire", f"addr add fe80::{last}/64 dev wire nodad",
+               "link set wire up", netns=ns)
         yield
 
 
-CHILD = """
-import socket, sys, time
-side, host, bind = sys.argv[1:]
-family = socket.AF_INET6 if ":" in host else socket.AF_INET
-info = socket.getaddrinfo(host + ("%wire" if ":" in host else ""), 7000, family, socket.SOCK_STREAM)[0][4]
-s = socket.socket(family)
-s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-if bind == "bind":
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wire")
-if side == "serve":
-    s.bind(info)
-    s.listen()
-    print("ready", flush=True)
-    s = s.accept()[0]
-    print("connected", flush=True)
-else:
-    s.connect(info)
-    print("connected", s.getsockname()[1], flush=True)
-try:
-    s.recv(1)
-except OSError as err:
-    print(err.errno, flush=True)
-"""
+def end_of_wire(ns, host, bound):
+    """A socket in a namespace, bound to its end of the wire or not, and the address that a host has there."""
+    def make():
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        s = socket.socket(family)
+        s.settimeout(20)
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if bound:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wire")
+        return s, socket.getaddrinfo(host + ("%wire" if ":" in host else ""), 7000, family, socket.SOCK_STREAM)[0][4]
+    return in_netns(ns, make)
 
 
 @pytest.mark.parametrize("host,mine,bind", [("10.7.7.2", "10.7.7.1", "bind"), ("10.7.7.2", "10.7.7.1", ""),
@@ -303,28 +287,28 @@ except OSError as err:
 @pytest.mark.parametrize("name", ["", "%wire", "%lo", "%nosuch"])
 def test_bound_to_a_device(link, host, mine, bind, name):
     """An interface in the line must be the socket's; without one any will do."""
-    run = [sys.executable, "-c", CHILD]
-    server = subprocess.Popen(["ip", "netns", "exec", "right", *run, "serve", host, bind],
-                              stdout=subprocess.PIPE, text=True)
-    assert server.stdout.readline() == "ready\n"
-    client = subprocess.Popen(["ip", "netns", "exec", "left", *run, "connect", host, bind],
-                              stdout=subprocess.PIPE, text=True)
-    port = int(client.stdout.readline().split()[1])
-    assert server.stdout.readline() == "connected\n"
-    left = (f"[{mine}]" if ":" in mine else mine) + f"{name}:{port}"
-    right = f"[{host}]:7000" if ":" in host else f"{host}:7000"
-    done = sh(TCPDROP, "-v", "--netns", "left", left, right, check=False)
-    # One that is bound to no interface is not the one on "wire".
-    found = name == "" or (name == "%wire" and (bind == "bind" or ":" in host))
-    assert done.returncode == (0 if found else 1), done
-    assert done.stdout == f"{left} {right}: " + ("dropped established\n" if found else "not found\n")
-    if found:
-        assert client.stdout.readline() == f"{errno.ECONNABORTED}\n"
-        assert server.stdout.readline() == f"{errno.ECONNRESET}\n"
-    client.kill()
-    server.kill()
-    client.wait()
-    server.wait()
+    listener, address = end_of_wire("right", host, bind)
+    client, _ = end_of_wire("left", host, bind)
+    with listener, client:
+        listener.bind(address)
+        listener.listen()
+        client.connect(address)
+        with listener.accept()[0] as served:
+            left = (f"[{mine}]" if ":" in mine else mine) + f"{name}:{client.getsockname()[1]}"
+            right = f"[{host}]:7000" if ":" in host else f"{host}:7000"
+            done = sh(TCPDROP, "-v", "--netns", "left", left, right, check=False)
+            # One that is bound to no interface is not the one on "wire".
+            found = name == "" or (name == "%wire" and (bind == "bind" or ":" in host))
+            assert done.returncode == (0 if found else 1), done
+            assert done.stdout == f"{left} {right}: " + ("dropped established\n" if found else "not found\n")
+            if found:
+                with pytest.raises(ConnectionAbortedError):
+                    client.recv(1)
+                with pytest.raises(ConnectionResetError):
+                    served.recv(1)
+            else:
+                client.sendall(b"alive")
+                assert receive(served, 5) == b"alive"
 
 
 def test_another_namespace_is_untouched():

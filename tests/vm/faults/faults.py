@@ -11,7 +11,7 @@ DEBUGFS = Path("/sys/kernel/debug")
 KINDS = ("failslab", "fail_page_alloc")
 # "make faults" takes every chance of the longest calls, a run of all tests a few.
 ALL = os.environ.get("FAULTS") == "all"
-STEP = 1 if ALL else 15
+STEP = 1 if ALL else 30
 NTH_MAX = 20000  # no call has so many chances to fail: one that never ends is a fault of its own
 
 

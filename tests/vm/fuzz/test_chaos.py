@@ -14,7 +14,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from lib import BENCH, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, insmod, rmmod, settings, sh, unload_all
+from lib import BENCH, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, insmod, ip, rmmod, settings, sh, unload_all
 
 # Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
@@ -71,7 +71,7 @@ def renew_namespace(rng):
     name = rng.choice(NAMESPACES[1:])
     sh("ip", "netns", "del", name, check=False)
     sh("ip", "netns", "add", name)
-    sh("ip", "link", "set", "lo", "up", netns=name)
+    ip("link set lo up", netns=name)
 
 
 def traffic(rng):

@@ -9,24 +9,22 @@ import subprocess
 import time
 
 import pytest
-from lib import DEBUG, HTTP_PORT, MODES, PORT, TOP, scaled, sh
+from lib import DEBUG, HTTP_PORT, MODES, PORT, TOP, ip, scaled, sh
 
 WIRE = TOP / "build" / "tests" / "wire"
 SEED = int(os.environ.get("SEED") or 1)
 TIME = int(os.environ.get("TIME") or 0)
-CASES = scaled(2000, 8)  # of a run, one of which is made when TIME is not given
+CASES = scaled(2000, 16)  # of a run, one of which is made when TIME is not given
 
 
 @pytest.fixture(scope="module")
 def device():
     """A TUN device whose peers speak only by the program."""
     sh("modprobe", "tun", check=not DEBUG)
-    sh("ip", "tuntap", "add", "wire0", "mode", "tun")
-    sh("ip", "addr", "add", "10.7.0.1/16", "dev", "wire0")
-    sh("ip", "-6", "addr", "add", "fd07::1/64", "dev", "wire0", "nodad")
-    sh("ip", "link", "set", "wire0", "up", "mtu", "1500", "txqueuelen", "5000")
+    ip("tuntap add wire0 mode tun", "addr add 10.7.0.1/16 dev wire0", "addr add fd07::1/64 dev wire0 nodad",
+       "link set wire0 up mtu 1500 txqueuelen 5000")
     yield "wire0"
-    sh("ip", "link", "del", "wire0")
+    ip("link del wire0")
 
 
 @pytest.mark.parametrize("module", ["kecho", "khttpd"])

@@ -6,7 +6,7 @@ import errno
 import socket
 
 import pytest
-from lib import PORT, bench, connect, loaded, modes, network_namespace, receive, rmmod, sh, sysctl
+from lib import PORT, bench, connect, ip, loaded, modes, network_namespace, receive, rmmod, sh, sysctl
 
 pytestmark = modes("fast")
 
@@ -46,10 +46,8 @@ def test_port(load):
 
 
 def test_link_local_address_with_scope(load):
-    sh("ip", "link", "add", "dum0", "type", "dummy")
+    ip("link add dum0 type dummy", "link set dum0 up", "addr add fe80::77/64 dev dum0 nodad")
     try:
-        sh("ip", "link", "set", "dum0", "up")
-        sh("ip", "addr", "add", "fe80::77/64", "dev", "dum0", "nodad")
         load("kecho", addr="fe80::77%dum0")
         scope = socket.if_nametoindex("dum0")
         with socket.socket(socket.AF_INET6) as s:
@@ -60,7 +58,7 @@ def test_link_local_address_with_scope(load):
     finally:
         with contextlib.suppress(OSError):
             rmmod("kecho")
-        sh("ip", "link", "del", "dum0")
+        ip("link del dum0")
 
 
 def test_load_message(load, klog):
@@ -128,12 +126,9 @@ def test_another_namespace(load):
 def test_namespace_deleted_under_clients(load, clients_inside):
     """The namespace goes while clients are busy: the server stops, nothing is left of it."""
     with network_namespace("ns1"):
-        sh("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1", "netns", "ns1")
+        ip("link add v0 type veth peer name v1 netns ns1", "addr add 10.9.0.1/24 dev v0", "link set v0 up")
         try:
-            sh("ip", "addr", "add", "10.9.0.1/24", "dev", "v0")
-            sh("ip", "link", "set", "v0", "up")
-            sh("ip", "addr", "add", "10.9.0.2/24", "dev", "v1", netns="ns1")
-            sh("ip", "link", "set", "v1", "up", netns="ns1")
+            ip("addr add 10.9.0.2/24 dev v1", "link set v1 up", netns="ns1")
             load("kecho", netns="ns1")
             socks = [connect("10.9.0.2") for _ in range(100)]
             for s in socks:

@@ -7,10 +7,10 @@ import socket
 import struct
 import threading
 import time
+from pathlib import Path
 
 import pytest
-from lib import (DEBUG, PORT, alive, bench, connect, in_netns, network_namespace, receive, receive_all, scaled, sh,
-                 sysctl)
+from lib import DEBUG, PORT, alive, bench, connect, in_netns, ip, network_namespace, receive, receive_all, scaled, sh, sysctl
 
 SIZES = [1, 2, 255, 256, 257, 1447, 1448, 1449, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, 8 << 20]
 
@@ -228,16 +228,14 @@ def nested_tunnels():
     10.6.2.2 are its ends."""
     with network_namespace("near") as near, network_namespace("far") as far:
         sh("modprobe", "ipip", check=not DEBUG)
-        sh("ip", "link", "add", "wire", "netns", near, "type", "veth", "peer", "name", "wire", "netns", far)
+        ip(f"link add wire netns {near} type veth peer name wire netns {far}")
         for ns, me, peer in ((near, 1, 2), (far, 2, 1)):
-            sh("ip", "addr", "add", f"10.6.0.{me}/24", "dev", "wire", netns=ns)
-            sh("ip", "link", "set", "wire", "mtu", "600", "up", netns=ns)
+            commands = [f"addr add 10.6.0.{me}/24 dev wire", "link set wire mtu 600 up"]
             for n, mtu in ((1, 1000), (2, 1400)):
-                sh("ip", "tunnel", "add", f"tun{n}", "mode", "ipip", "local", f"10.6.{n - 1}.{me}", "remote",
-                   f"10.6.{n - 1}.{peer}", "nopmtudisc", netns=ns)
-                sh("ip", "addr", "add", f"10.6.{n}.{me}/24", "dev", f"tun{n}", netns=ns)
-                sh("ip", "link", "set", f"tun{n}", "mtu", mtu, "up", netns=ns)
-            sh("sysctl", "-qw", "net.ipv4.ip_no_pmtu_disc=1", netns=ns)
+                commands += [f"tunnel add tun{n} mode ipip local 10.6.{n - 1}.{me} remote 10.6.{n - 1}.{peer} nopmtudisc",
+                             f"addr add 10.6.{n}.{me}/24 dev tun{n}", f"link set tun{n} mtu {mtu} up"]
+            ip(*commands, netns=ns)
+            in_netns(ns, lambda: Path("/proc/sys/net/ipv4/ip_no_pmtu_disc").write_text("1"))
         yield near, far
 
 

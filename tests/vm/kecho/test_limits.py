@@ -230,7 +230,7 @@ def test_slow_reader_against_fast_writer(kecho):
 def test_many_slow_readers(kecho):
     """200 clients that fill every buffer on the way and leave: all memory comes back."""
     socks = []
-    count = scaled(200, 5)
+    count = scaled(200, 10)
     for _ in range(count):
         s = connect()
         s.setblocking(False)

@@ -26,7 +26,7 @@ def room():
 def test_5000_connections(load, bench_param):
     """Far more than any workqueue has workers; every one gets its answers, and no thread is made."""
     kecho = load("kecho", bench=bench_param)
-    count = scaled(5000, 16)
+    count = scaled(5000, 25)
     before = threads()
     with subprocess.Popen([BENCH, "-c", str(count), "-n", "3", "--hold", "--json"], text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
@@ -47,7 +47,7 @@ def test_5000_connections(load, bench_param):
 def test_30000_connections(load):
     """More than one source address has ports for: they come from several of 127.0.0.0/8."""
     kecho = load("kecho", backlog=1024)
-    count = scaled(30000, 60)
+    count = scaled(30000, 100)
     result = json.loads(bench("-c", count, "-n", 1, "--json", "--timeout", 120).stdout)
     assert result["messages"] == count
     kecho.wait("active", 0, seconds=300)
@@ -61,7 +61,7 @@ def test_200000_connections_leave_nothing(load, mode):
     The modes differ in how data is echoed, hardly in how a connection comes and goes, so the other
     two make do with a twentieth of them.
     """
-    rounds = scaled(4000, 200) if mode == "fast" else scaled(200, 10)
+    rounds = scaled(4000, 200) if mode == "fast" else scaled(200, 20)
     kecho = load("kecho", backlog=1024)
     watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
                "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",
@@ -162,9 +162,9 @@ def test_closing_under_loss(load, mode):
         for ns in ("server", "client"):
             sh("ip", "route", "change", "10.8.0.0/24", "dev", "wire", "rto_min", "5ms", netns=ns)
             sh("sysctl", "-w", "net.ipv4.tcp_orphan_retries=15", netns=ns)
-        count = scaled(500, 10) if mode == "fast" else scaled(100, 5)
+        count = scaled(500, 20) if mode == "fast" else scaled(100, 5)
         kecho = load("kecho", netns="server", backlog=1024)
-        with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-c",
+        with subprocess.Popen(["ip", "netns", "exec", "client", "/usr/bin/python3", "-S", "-c",
                                LOSSY_CLIENT, str(count), "65536"], text=True, stdout=subprocess.PIPE,
                               stderr=subprocess.STDOUT) as client:
             with contextlib.suppress(subprocess.TimeoutExpired):

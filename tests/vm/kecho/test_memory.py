@@ -10,7 +10,7 @@ import pytest
 from lib import BENCH, DEBUG, TOP, available_memory, bench, modes, rmmod, scaled, sysctl, threads
 
 pytestmark = pytest.mark.boot(mib=3072, minutes=5)
-COUNT = scaled(10000)
+COUNT = scaled(10000, 50)
 
 
 def available():
@@ -28,7 +28,7 @@ def available():
 
 def memory_per_connection(port):
     """Bytes of the machine's memory that each of 10,000 connections costs which echoed once."""
-    bench("-c", scaled(200), "-n", 20, "127.0.0.1", port)
+    bench("-c", scaled(200), "-n", scaled(20, 5), "127.0.0.1", port)
     before = available()
     with subprocess.Popen([BENCH, "-c", str(COUNT), "-n", "1", "--hold", "127.0.0.1", str(port)],
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:

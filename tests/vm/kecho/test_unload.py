@@ -44,8 +44,8 @@ def test_unload_under_load_50_times(mode, bench_param):
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
     took = []
-    clients = scaled(200, 5)
-    for n in range(scaled(10 if mode == "owned" else 50, 5)):
+    clients = scaled(200, 10)
+    for n in range(scaled(10 if mode == "owned" else 50, 10)):
         insmod(module, bench=bench_param, **params)
         client = subprocess.Popen([BENCH, "-c", str(clients), "-n", "100000000", "-s", "2000", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

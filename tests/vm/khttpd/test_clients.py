@@ -115,7 +115,7 @@ def test_nc(khttpd):
     pytest.param(["-c", "10"], None, marks=pytest.mark.smoke), (["-k", "-c", "10"], 10), (["-k", "-P", "16", "-c", "4"], 4), (["-0", "-c", "4"], None),
     (["-0", "-k", "-c", "4"], 4), (["-k", "-c", "10", "-t", "2"], 10)])
 def test_htstress(khttpd, args, connections):
-    count = scaled(5000, 50)
+    count = scaled(5000, 100)
     done = sh(HTSTRESS, "-n", count, "--json", *args, URL)
     result = json.loads(done.stdout)
     assert result["good"] == count and result["bad"] == 0
@@ -258,7 +258,7 @@ def test_memory_of_an_idle_connection(khttpd):
         size = next(int(line.split()[3]) for line in Path("/proc/slabinfo").read_text().splitlines() if line.startswith("khttpd "))
         assert 0 < size <= 512 - 64, size  # 64: an address that no other connection has
     before = threads()
-    held = [client() for _ in range(scaled(500))]
+    held = [client() for _ in range(scaled(500, 50))]
     small = slabs([f"kmalloc-{n}" for n in ("128", "192", "256", "512", "1k", "2k", "4k", "8k")])
     for s in held:
         assert ask(s).status == 200
@@ -290,7 +290,7 @@ def test_ends_survive_loss(load):
     with network_namespace("a") as a, network_namespace("b") as b:
         lossy_link(a, b, "10%")
         load("khttpd", netns=a, request_timeout=600)
-        count = scaled(100, 3)
+        count = scaled(100, 5)
         for kind in (["-n", count, "-c", "20"], ["-n", count, "-c", "20", "-k"]):
             result = json.loads(sh(HTSTRESS, *kind, "--timeout", "120", "--json", "http://10.8.0.1:8081/", netns=b).stdout)
             assert result["good"] == count

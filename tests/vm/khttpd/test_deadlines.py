@@ -8,7 +8,7 @@ import time
 import pytest
 from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import MAX_HEADER, chunked, filled, get, sized
-from lib import DEBUG, connected, in_netns, modes, network_namespace, receive, scaled, sh, slabs, sysctl
+from lib import DEBUG, connected, in_netns, ip, modes, network_namespace, receive, scaled, slabs, sysctl
 
 GET = get()
 KINDS = ("header", "body", "keepalive", "response")
@@ -427,8 +427,7 @@ def test_max_conns_per_ip_and_clients_one_after_the_other(load):
 def test_max_conns_per_ip_of_ipv6(load):
     """A /64 is one client."""
     with network_namespace("web") as web:
-        for address in ("2001:db8:0:1::1/128", "2001:db8:0:1::2/128", "2001:db8:0:2::1/128"):
-            sh("ip", "-6", "addr", "add", address, "dev", "lo", "nodad", netns=web)
+        ip(*(f"addr add 2001:db8:0:{address}/128 dev lo nodad" for address in ("1::1", "1::2", "2::1")), netns=web)
         khttpd = load("khttpd", netns=web, max_conns_per_ip=2)
 
         def hold(source):

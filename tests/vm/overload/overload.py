@@ -2,7 +2,6 @@
 """What overload is judged by, and how it is made: a pinger, clients that take nothing, a flood of SYNs."""
 
 import contextlib
-import json
 import os
 import random
 import socket
@@ -15,7 +14,7 @@ import time
 from pathlib import Path
 
 from http_cases import get
-from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, TOP, receive, scaled, sh
+from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, TOP, ip, receive, scaled, sh
 
 GET = get()
 URL = f"http://127.0.0.1:{HTTP_PORT}/"
@@ -150,24 +149,20 @@ def syn(rng, source, ports):
     tcp = struct.pack(">HHIIBBHHH4s", rng.randrange(1024, 65536), rng.choice(ports), rng.getrandbits(32), 0, 6 << 4, 2, 64240, 0, 0,
                       b"\2\4\5\xb4")
     tcp = tcp[:16] + struct.pack(">H", checksum(addresses + struct.pack(">HH", 6, len(tcp)) + tcp)) + tcp[18:]
-    ip = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), rng.getrandbits(16), 0x4000, 64, 6, 0) + addresses
-    return ip[:10] + struct.pack(">H", checksum(ip)) + ip[12:] + tcp
+    head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(tcp), rng.getrandbits(16), 0x4000, 64, 6, 0) + addresses
+    return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + tcp
 
 
 @contextlib.contextmanager
 def syn_flood(netns, ports, kinds=5000):
     """SYNs of so many kinds, each from an address of its own or nearly so behind a namespace, again and again; nobody
     answers. Yields a list that in the end has their number."""
-    sh("ip", "link", "add", "flood", "type", "veth", "peer", "name", "flood", "netns", netns)
+    mac, theirs = "02:00:00:00:00:01", "02:00:00:00:00:02"
+    ip(f"link add flood address {mac} type veth peer name flood address {theirs} netns {netns}",
+       "addr add 10.6.0.1/24 dev flood", "link set flood up")
     try:
-        sh("ip", "addr", "add", "10.6.0.1/24", "dev", "flood")
-        sh("ip", "link", "set", "flood", "up")
-        sh("ip", "addr", "add", "10.6.0.2/24", "dev", "flood", netns=netns)
-        sh("ip", "link", "set", "flood", "up", netns=netns)
-        mac = Path("/sys/class/net/flood/address").read_text().strip()
-        theirs = json.loads(sh("ip", "-json", "link", "show", "flood", netns=netns).stdout)[0]["address"]
-        sh("ip", "neigh", "add", "10.6.0.2", "lladdr", theirs, "dev", "flood", "nud", "permanent")
-        sh("ip", "route", "add", "10.66.0.0/16", "via", "10.6.0.2", "dev", "flood")
+        ip("addr add 10.6.0.2/24 dev flood", "link set flood up", netns=netns)
+        ip(f"neigh add 10.6.0.2 lladdr {theirs} dev flood nud permanent", "route add 10.66.0.0/16 via 10.6.0.2 dev flood")
         rng = random.Random(1)
         ethernet = bytes.fromhex((mac + theirs).replace(":", "")) + b"\x08\0"
         frames = [ethernet + syn(rng, f"10.66.{rng.randrange(256)}.{rng.randrange(256)}", ports) for _ in range(kinds)]
@@ -184,4 +179,4 @@ def syn_flood(netns, ports, kinds=5000):
                 said = flooder.communicate()[0]
         sent.append(int(said))
     finally:
-        sh("ip", "link", "del", "flood", check=False)
+        ip("link del flood")

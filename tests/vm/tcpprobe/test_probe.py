@@ -463,7 +463,7 @@ print("closed")
 def test_rmmod_with_a_poller(probe, how):
     """Who waits for the file is woken, unless it asked for nothing, and holds on to no memory that was freed."""
     probe(port=9)
-    with subprocess.Popen([sys.executable, "-c", POLLER, how], text=True, stdin=subprocess.PIPE,
+    with subprocess.Popen([sys.executable, "-S", "-c", POLLER, how], text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as poller:
         assert poller.stdout.readline() == "open\n"
         time.sleep(2 if DEBUG else 0.5)
@@ -488,9 +488,9 @@ def test_rmmod_under_traffic(probe):
     """Loaded, read and unloaded again and again while two connections are busy."""
     code = ("import socket,sys\nl = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(l.getsockname())\n"
             "s = l.accept()[0]\nwhile True: c.sendall(b'x'); s.recv(1)\n")
-    busy = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    busy = [subprocess.Popen([sys.executable, "-S", "-c", code]) for _ in range(2)]
     try:
-        for _ in range(scaled(20, 4)):
+        for _ in range(scaled(20, 7)):
             probe()
             reader = subprocess.Popen(["cat", FILE], stdout=subprocess.DEVNULL)
             time.sleep(0.5 if DEBUG else 0.1)
