@@ -8,11 +8,30 @@ out=$2
 # shellcheck source=vm/chapter.sh
 . vm/chapter.sh
 
+port() {
+	echo 8081
+}
+
+# A page, as a browser on this machine gets it.
+visit() {
+	rm -f "$out/page"
+	until curl -si --max-time 20 -o "$out/page.new" "http://127.0.0.1:$1/"; do sleep 0.2; done
+	(echo "this machine's http://127.0.0.1:$1/:" && cat "$out/page.new") >"$out/page.seen" && rm "$out/page.new"
+	mv "$out/page.seen" "$out/page"
+}
+
 talk() {
 	say "khttpd: an HTTP/1.1 responder that lives in the kernel"
 	show "insmod $KO_DIR/khttpd.ko"
 	dmesg | sed -n 's/^\[[^]]*\] khttpd: /log: khttpd: /p' | tail -n 1
 	show "curl -si http://localhost:8081/"
+	echo
+	say "a page on a port of the machine that this guest runs on, as a browser there gets it"
+	for ((try = 0; try < 150; try++)); do
+		[[ ! -s $out/page ]] || break
+		sleep 0.2
+	done
+	show "cat $out/page"
 	echo
 	say "a request that could be read in two ways is refused, and its connection closed"
 	show "printf 'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n' | nc localhost 8081"
@@ -53,4 +72,4 @@ draw() {
 	echo "    Picture: $out/http.png"
 }
 
-"$1"
+"$1" "${@:3}"

@@ -4,7 +4,7 @@
 
 kecho and khttpd serve throughout, over IPv4 and IPv6, connections kept and not, some of them killed; tcpprobe is read by
 one reader after the other; TIME-WAIT sockets and connections are dropped; namespaces with a kecho of their own come and
-go, for which the other kecho makes way now and then. Samples of memory, sockets and threads go to OUT/samples.csv, a
+go, for which the other kecho makes way now and then; the other modules are unloaded and loaded in turn. Samples of memory, sockets and threads go to OUT/samples.csv, a
 line a second or as often as the machine gets to it. Fails if a median of the last quarter is above that of the second
 by more than is allowed below, or if anybody could not do its part.
 """
@@ -52,7 +52,9 @@ class Soak:
         self.end = time.monotonic() + seconds
         self.wrong = []
         self.done = {}
-        self.kecho = threading.Lock()  # who holds it may unload kecho
+        # Who holds a module's may unload it; but tcpprobe, which goes under whoever reads it.
+        self.locks = {module: threading.Lock() if module != "tcpprobe" else contextlib.nullcontext() for module in MODULES}
+        self.others = itertools.cycle(module for module in MODULES if module != "kecho")
 
     def repeat(self, action, seed):
         rng = random.Random(seed)
@@ -66,15 +68,16 @@ class Soak:
             self.wrong.append(traceback.format_exc())
 
     def echo(self, rng):
-        with self.kecho:
+        with self.locks["kecho"]:
             host = rng.choice(("127.0.0.1", "::1"))
             command = rng.choice((["-c", 30, "-n", 200], ["-c", 30, "-n", 20, "--reconnect"], ["-c", 4, "-n", 10, "-s", 200000]))
             sh(BENCH, *command, host, PORT)
 
     def http(self, rng):
-        kind = rng.choice(([], ["-k"], ["-k", "-P", 16]))
-        host = rng.choice(("127.0.0.1", "[::1]"))
-        sh(HTSTRESS, "-n", 1000, "-c", rng.choice((1, 30)), *kind, f"http://{host}:{HTTP_PORT}/")
+        with self.locks["khttpd"]:
+            kind = rng.choice(([], ["-k"], ["-k", "-P", 16]))
+            host = rng.choice(("127.0.0.1", "[::1]"))
+            sh(HTSTRESS, "-n", 1000, "-c", rng.choice((1, 30)), *kind, f"http://{host}:{HTTP_PORT}/")
 
     def killed(self, rng):
         with subprocess.Popen([str(HTSTRESS), "-n", "100000000", "-c", "20", "-k", f"http://127.0.0.1:{HTTP_PORT}/"], stdout=subprocess.DEVNULL,
@@ -89,13 +92,13 @@ class Soak:
 
     def drop(self, rng):
         time.sleep(0.5)
-        with open("/proc/net/drop_tcp_sock", "wb", buffering=0) as f:
+        with self.locks["drop_tcp_sock"], open("/proc/net/drop_tcp_sock", "wb", buffering=0) as f:
             f.write(b"*:* *:8081 time-wait\n*:8081 *:* time-wait\n*:12345 *:* time-wait\n*:* *:12345 time-wait\n")
 
     def move(self, rng):
         """kecho makes way for one in a namespace, and comes back."""
         time.sleep(3)
-        with self.kecho:
+        with self.locks["kecho"]:
             rmmod("kecho")
             with network_namespace("soak"):
                 insmod(KO_DIR / "kecho.ko", netns="soak", bench=rng.randrange(2))
@@ -105,6 +108,14 @@ class Soak:
             if loaded("kecho"):
                 rmmod("kecho")
             insmod(KO_DIR / "kecho.ko", bench=rng.randrange(2))
+
+    def renew(self, _):
+        """One of the others goes, whoever uses it, and comes back."""
+        time.sleep(2)
+        module = next(self.others)
+        with self.locks[module]:
+            rmmod(module)
+            insmod(KO_DIR / f"{module}.ko")
 
     def sample(self, out):
         with open(out / "samples.csv", "w", newline="", encoding="utf-8") as f:
@@ -139,7 +150,7 @@ def main(seconds, out):
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
     soak = Soak(seconds)
-    actions = (soak.echo, soak.http, soak.killed, soak.trace, soak.drop, soak.move)
+    actions = (soak.echo, soak.http, soak.killed, soak.trace, soak.drop, soak.move, soak.renew)
     running = [threading.Thread(target=soak.repeat, args=(action, n)) for n, action in enumerate(actions)]
     for thread in running:
         thread.start()

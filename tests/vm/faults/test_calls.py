@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from faults import STEP, below, chances, every_nth
-from lib import CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, check, connect, insmod, loaded, rmmod, settings, slabs, statistics_file
+from http_cases import get
+from lib import CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, Server, check, connect, insmod, loaded, rmmod, settings, slabs, statistics_file
 
 pytestmark = [pytest.mark.boot(faults=True, minutes=3), pytest.mark.usefixtures("unloaded")]
 
@@ -124,6 +125,44 @@ def test_new_namespace(module):
         pool.submit(there).result()
     if module in PORTS:
         connect(port=PORTS[module]).close()
+
+
+ASKED = {"kecho": (b"?", b"?"), "khttpd": (get(), b"HTTP/1.1 200 OK\r\n")}
+
+
+def acceptor(module):
+    """The number of the thread in which a server accepts."""
+    for comm in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if comm.read_text() == f"{module}_accept\n":
+                return int(comm.parent.name)
+    raise AssertionError(f"{module} has no such thread")
+
+
+@pytest.mark.parametrize("module", PORTS)
+def test_accept(module):
+    """A client for whose connection there is no memory is reset, or served when there is some; and so is the next."""
+    insmod(KO_DIR / f"{module}.ko")
+    asked, answer = ASKED[module]
+
+    def visit():
+        with connect(port=PORTS[module]) as s:
+            s.sendall(asked)
+            assert s.recv(1 << 16).startswith(answer)
+
+    reset = late = 0
+    for n, error in every_nth(visit, task=acceptor(module)):
+        assert error is None or error.errno == errno.ECONNRESET, (n, error)
+        reset += error is not None
+        late += error is None
+        visit()
+    print(f"{module}: {reset} faults were resets, {late} were made up for")
+    assert reset and late
+    end = time.monotonic() + 20
+    while (stats := Server(module).stats())["active"]:
+        assert time.monotonic() < end, stats
+        time.sleep(0.1)
+    assert stats["accepted"] == stats["closed"] and stats["errors"] > 0, stats
 
 
 def write(path, text):

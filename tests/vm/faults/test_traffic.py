@@ -4,14 +4,16 @@ there is memory again all is as before."""
 
 import os
 import random
+import re
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from faults import failing
 from http_cases import get
-from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, modes, receive_all, scaled, sh
+from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, connect, insmod, modes, receive_all, scaled, sh
 
 pytestmark = pytest.mark.boot(faults=True, minutes=2)
 
@@ -105,6 +107,46 @@ def test_service(load, module, client, percent):
     server.wait("active", 0, seconds=60)
     stats = server.stats()
     assert stats["accepted"] == stats["closed"]
+
+
+def converse(count):
+    """So many connections over loopback, one after the other, each with a byte to and fro."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for _ in range(count):
+            with socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as served:
+                client.sendall(b"?")
+                served.sendall(served.recv(1))
+                assert client.recv(1) == b"?"
+
+
+def flows_without_memory():
+    """How many the probe's statistics tell of."""
+    total = next(line for line in Path("/proc/net/stat/tcpprobe_plus").read_text().splitlines() if line.startswith("Total:"))
+    return int(re.search(r"conn_drop: +\d+ +(\d+)", total)[1])
+
+
+def types_read(fd):
+    """The kinds of records that there are."""
+    return {line.split()[0] for line in os.read(fd, 1 << 20).decode().splitlines()}
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_flows(klog):
+    """Traffic that the probe has no memory to track passes as ever, not recorded and counted; with memory it is again."""
+    insmod(KO_DIR / "tcpprobe.ko", readnum=1)
+    fd = os.open("/proc/net/tcpprobe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with failing("tcpprobe", 100) as faults:
+            converse(20)
+            had = faults()
+        assert had >= 40 and flows_without_memory() == had
+        assert types_read(fd) == {"4"}  # that a connection has ended is told of any
+        converse(1)
+        assert {"0", "1", "3", "4"} <= types_read(fd)
+        assert flows_without_memory() == had
+    finally:
+        os.close(fd)
+    assert not [line for line in klog.lines() if line.startswith("tcpprobe") and "memory" in line]
 
 
 @modes("fast", "worker")
