@@ -14,10 +14,11 @@ port() {
 
 # A page, as a browser on this machine gets it.
 visit() {
+	local url=http://127.0.0.1:$1/ page
 	rm -f "$out/page"
-	until curl -si --max-time 20 -o "$out/page.new" "http://127.0.0.1:$1/"; do sleep 0.2; done
-	(echo "this machine's http://127.0.0.1:$1/:" && cat "$out/page.new") >"$out/page.seen" && rm "$out/page.new"
-	mv "$out/page.seen" "$out/page"
+	until page=$(curl -si --max-time 20 "$url"); do sleep 0.2; done
+	printf '%s, asked for here:\n%s\n' "$url" "$page" >"$out/page.new"
+	mv "$out/page.new" "$out/page" # in one step: the guest waits for it
 }
 
 talk() {
@@ -32,7 +33,6 @@ talk() {
 		sleep 0.2
 	done
 	show "cat $out/page"
-	echo
 	say "a request that could be read in two ways is refused, and its connection closed"
 	show "printf 'GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n' | nc localhost 8081"
 	say "ten thousand requests, each on a connection of its own, then on 50 that are kept"

@@ -334,6 +334,26 @@ def test_broken_download_is_thrown_away(tmp_path):
     assert shown.returncode == 1 and "vm/kernel get 6.1" in shown.stderr
 
 
+class Item:
+    """As much of a test as says in which boot it is run."""
+
+    def __init__(self, path, **boot):
+        self.fspath = TOP / "tests" / path
+        self.boot = pytest.mark.boot(**boot).mark
+
+    def get_closest_marker(self, _):
+        return self.boot
+
+
+def test_small_batches_share_a_boot():
+    """Those that boot alike, while they take few minutes; none is lost."""
+    batches = [[Item("vm/a/test_a.py", minutes=3)], [Item("vm/b/test_b.py", minutes=2)], [Item("host/test_c.py", minutes=1)],
+               [Item("vm/d/test_d.py", mib=256, minutes=1)], [Item("vm/e/test_e.py", minutes=1)], [Item("vm/f/test_f.py", minutes=1, alone=True)],
+               [Item("vm/g/test_g.py", minutes=1)], [Item("host/test_h.py", minutes=1)], [Item("vm/i/test_i.py", mib=256, minutes=1)]]
+    names = ["".join(item.fspath.stem[-1] for item in batch) for batch in conftest.together(batches)]
+    assert names == ["ae", "bg", "c", "di", "f", "h"]
+
+
 def test_a_skip_needs_a_listed_reason():
     listed = (TOP / "tests" / "skips.txt").read_text().splitlines()[1]
     for reason, outcome in ((listed, "skipped"), ("I do not feel like it", "failed")):

@@ -4,9 +4,9 @@
 
 kecho and khttpd serve throughout, over IPv4 and IPv6, connections kept and not, some of them killed; tcpprobe is read by
 one reader after the other; TIME-WAIT sockets and connections are dropped; namespaces with a kecho of their own come and
-go, for which the other kecho makes way now and then; the other modules are unloaded and loaded in turn. Samples of memory, sockets and threads go to OUT/samples.csv, a
-line a second or as often as the machine gets to it. Fails if a median of the last quarter is above that of the second
-by more than is allowed below, or if anybody could not do its part.
+go, for which the other kecho makes way now and then; the other modules are unloaded and loaded in turn. Samples of
+memory, sockets and threads go to OUT/samples.csv, a line a second or as often as the machine gets to it. Fails if a
+median of the last quarter is above that of the second by more than is allowed below, or if anybody could not do its part.
 """
 
 import contextlib

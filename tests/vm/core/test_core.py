@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import UNLOAD_MAX, connect, modes, receive, receive_all, rmmod, scaled
+from lib import UNLOAD_MAX, connect, receive, receive_all, rmmod, scaled
 
 PORT = 12399
 
@@ -23,8 +23,7 @@ def talk(text):
 
 
 @pytest.mark.smoke
-@modes("fast")
-def test_two_cpus(mode):
+def test_two_cpus():
     """What the tests of races count on, on every kernel."""
     assert Path("/sys/devices/system/cpu/online").read_text() == "0-1\n"
 

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.boot(clock="turns", minutes=5)
 
 PORT = 5201
 
+
 @pytest.fixture
 def link():
     """Two namespaces on a link without segmentation offload, so that a record is a packet."""
