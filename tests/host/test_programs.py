@@ -7,6 +7,7 @@ import json
 import random
 import resource
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -297,6 +298,65 @@ def test_connections_that_end_before_all_are_made():
     result = json.loads(done.stdout)["errors"]
     assert done.returncode == 1
     assert result["unanswered"] == 0 and result["closed_early"] + result["broken"] + result["connect"] == 1000, done.stdout
+
+
+class Resetting(Faulty):
+    """Answers so many requests of a connection, begins to answer the next, and resets."""
+
+    def __init__(self, most):
+        self.most = most
+        super().__init__(None)
+
+    def serve(self, sock):
+        with sock, contextlib.suppress(ConnectionError):
+            left = self.most
+            while data := sock.recv(65536):
+                asked = data.count(b"\r\n\r\n")
+                sock.sendall(OK * min(left, asked) + OK[:10] * (asked > left))
+                if asked > left:
+                    break
+                left -= asked
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+@pytest.mark.parametrize("args", [["-k"], [], ["-k", "-P", "4"]])
+def test_connections_that_are_reset_cost_a_request_each(args):
+    done = htstress("-n", 40, "-c", 4, *args, "--json", port=Resetting(0).port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and result["good"] == 0
+    assert result["errors"]["broken"] == 40 and "reset" in result["errors"]["first"], done.stdout
+
+
+def test_what_was_answered_before_a_reset_is_good():
+    done = htstress("-n", 40, "-c", 2, "-k", "--json", port=Resetting(3).port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and (result["good"], result["errors"]["broken"]) == (30, 10), done.stdout
+
+
+@pytest.mark.parametrize("args", [["-k"], [], ["-k", "-P", "4"]])
+def test_duration_of_htstress(args):
+    """It goes on for as long as was said, and what is then under way is no error."""
+    server = Faulty(lambda data: OK * data.count(b"\r\n\r\n")) if args else Closing(1)
+    done = htstress("-d", 1, "-c", 3, *args, "--json", port=server.port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 0 and result["good"] > 3 and result["bad"] == 0, done.stdout
+    assert 1 <= result["seconds"] < 3 and not result["errors"]["first"], done.stdout
+
+
+@pytest.mark.parametrize("args,host", [
+    ([], "127.0.0.1:PORT"), (["--host", "example.org"], "example.org"), (["--host", "[::1]:99"], "[::1]:99"), (["-4"], "127.0.0.1:PORT")])
+def test_host_field_of_htstress(args, host):
+    """It is the URL's host and port, as RFC 9112 section 3.2 wants it, or what was said."""
+    asked = []
+    server = Faulty(lambda data: asked.append(data) or OK)
+    assert htstress("-n", 1, "-k", *args, port=server.port).returncode == 0
+    assert asked == [f"GET / HTTP/1.1\r\nHost: {host.replace('PORT', str(server.port))}\r\n\r\n".encode()]
+
+
+@pytest.mark.parametrize("family,address", [("-4", "[::1]"), ("-6", "127.0.0.1")])
+def test_an_address_of_the_other_family(family, address):
+    done = subprocess.run([HTSTRESS, "-n", "1", family, f"http://{address}:1/"], text=True, capture_output=True, check=False)
+    assert done.returncode == 2 and address.strip("[]") in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("args,says", [

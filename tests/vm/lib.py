@@ -91,8 +91,9 @@ def check(result):
 # Loading and unloading go without the commands, which take longer to start than the module does.
 
 
-def insmod(path, netns=None, **params):
-    line = " ".join(f"{k}={v}" for k, v in params.items())
+def insmod(path, netns=None, line="", **params):
+    """line: parameters as they are written, where those of a dictionary will not do."""
+    line = " ".join([line, *(f"{k}={v}" for k, v in params.items())])
     with open(path, "rb") as f:
         in_netns(netns, lambda: check(LIBC.syscall(SYS_FINIT_MODULE, f.fileno(), line.encode(), 0)))
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that whatever is written to the suite's files does what it says or nothing: random and mutated lines for
-/proc/net/drop_tcp_sock, random values for each parameter and sysctl. SEED says where chance begins, TIME how long."""
+/proc/net/drop_tcp_sock, random values for each parameter and sysctl, at load and later. SEED says where chance begins, TIME how long."""
 
 import contextlib
+import errno
 import os
 import random
 import re
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, MODULES, insmod, scaled, settings
+from lib import KO_DIR, MODULES, insmod, loaded, rmmod, scaled, settings
 
 pytestmark = pytest.mark.usefixtures("unloaded")
 
@@ -116,3 +117,52 @@ def test_settings(module):
         path.write_text(first)
     print(f"{module}: {taken} values taken, {refused} refused")
     assert module == "drop_tcp_sock" or (taken and refused)
+
+
+ADDRESSES = ("::", "0.0.0.0", "127.0.0.1", "::1", "::ffff:127.0.0.1", "192.0.2.1", "fe80::1%lo", "fe80::1%nowhere", "127.0.0.256", ":::",
+             "localhost", "", "1" * 2000, "%n%s")
+
+
+def parameters(module):
+    return {path.name: path.read_text().rstrip("\n") for path in Path("/sys/module", module, "parameters").glob("*")}
+
+
+def parameter(rng, name, default):
+    if name == "addr":
+        return rng.choice(ADDRESSES)
+    return rng.choice((default, str(rng.randrange(2)), str(rng.randrange(1, 4096)), values(rng).decode()))
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_load_parameters(module):
+    """A load is refused and leaves nothing behind, or each parameter is what was said of it last; and what it serves is served."""
+    rng = random.Random(SEED)
+    insmod(KO_DIR / f"{module}.ko")
+    defaults = parameters(module)
+    rmmod(module)
+    assert bool(defaults) == (module != "drop_tcp_sock")
+    end = time.monotonic() + TIME / 8
+    loads = refused = 0
+    while loads + refused < (scaled(100, 5) if defaults else 1) or (defaults and time.monotonic() < end):
+        names = rng.choices(sorted(defaults), k=rng.randrange(1, 5)) if defaults else []
+        said = [(name, parameter(rng, name, defaults[name])) for name in names]
+        line = " ".join(f'{name}="{value}"' for name, value in said)
+        try:
+            insmod(KO_DIR / f"{module}.ko", line=line)
+        except OSError as e:
+            refused += 1
+            assert e.errno in (errno.EINVAL, errno.ENOSPC, errno.EADDRNOTAVAIL), (line, e)
+            assert not loaded(module), line
+            continue
+        loads += 1
+        have = parameters(module)
+        assert have.keys() == defaults.keys()
+        for name, value in dict(said if "\0" not in line else []).items():  # a 0 ends the line
+            assert have[name] == value if name == "addr" else int(have[name]) == int(value, 0), (line, name, have[name])
+        if have.get("addr") in ("::", "0.0.0.0", "127.0.0.1"):
+            socket.create_connection(("127.0.0.1", int(have["port"])), timeout=20).close()
+        rmmod(module)
+    print(f"{module}: loaded {loads} times, {refused} times refused")
+    assert loads and bool(refused) == (module != "drop_tcp_sock")
+    insmod(KO_DIR / f"{module}.ko")
+    assert parameters(module) == defaults

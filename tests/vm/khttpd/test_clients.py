@@ -33,16 +33,18 @@ def adds_up(khttpd):
 
 @modes("fast")
 def test_a_name_with_several_addresses(load):
-    """htstress takes the one that is served: "localhost" may be ::1 first, and the server not there."""
+    """htstress takes the one that is served, "localhost" may be ::1 first and the server not there; or is told which."""
     load("khttpd", addr="127.0.0.1")
     hosts = Path("/etc/hosts")
     before = hosts.read_text()
     hosts.write_text("::1 twice\n127.0.0.1 twice\n")
     try:
-        done = sh(HTSTRESS, "-n", 6, "-k", "--json", "http://twice:8081/", check=False)
+        results = [json.loads(sh(HTSTRESS, "-n", 6, "-k", *family, "--json", "http://twice:8081/", check=False).stdout)
+                   for family in ([], ["-4"], ["-6"])]
     finally:
         hosts.write_text(before)
-    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 6, done.stdout + done.stderr
+    assert [result["good"] for result in results] == [6, 6, 0], results
+    assert results[2]["errors"]["connect"] == 6, results[2]
 
 
 @modes("fast")
@@ -123,6 +125,9 @@ def test_htstress(khttpd, args, connections):
     assert stats["requests"] == stats["responses_2xx"] == count
     assert stats["accepted"] == (connections or count)
     assert stats["errors"] == 0
+    asked = f"GET / HTTP/1.{int('-0' not in args)}\r\nHost: 127.0.0.1:8081\r\n"
+    asked += "Connection: keep-alive\r\n" * ("-0" in args) if "-k" in args else "Connection: close\r\n" * ("-0" not in args)
+    assert stats["bytes_in"] == count * len(asked + "\r\n") and stats["bytes_out"] == result["bytes"]
 
 
 @modes("fast")
