@@ -124,7 +124,7 @@ KERNELS ?= 5.10 6.1 6.12 7.x
 matrix: kernels ## the tests on every kernel, and a table (KERNELS= names some, TESTS= some tests, SMOKE=1: a few tests a module)
 	@tests/matrix $(if $(SMOKE),--smoke) $(KERNELS) -- $(TESTS)
 
-check-debug: kernels ## the tests on a kernel with KASAN, lockdep and kmemleak, built on first use (ten minutes; LEAKS= names the folders kmemleak looks on in)
+check-debug: kernels ## the tests on a kernel with KASAN, lockdep and kmemleak, built on first use (a quarter of an hour; LEAKS= names the folders kmemleak looks on in)
 	@tests/matrix debug -- $(TESTS)
 
 check-kcsan: kernels ## the tests on a kernel that watches for data races

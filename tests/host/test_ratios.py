@@ -32,8 +32,9 @@ def test_ratio_to_the_first_rival(what, tmp_path):
         pytest.skip("no ratios are recorded for this kernel")
     recorded = RECORDED[KERNEL][what]
     rival, ours = SERVERS[what]
-    subprocess.run([TOP / "tests" / "bench" / "run", what], check=True, stdout=subprocess.DEVNULL,
-                   env={**os.environ, "QUICK": "1", "SERVERS": f"{rival};{ours}", "ONLY": ";".join(recorded), "BENCH_OUT": str(tmp_path)})
+    done = subprocess.run([TOP / "tests" / "bench" / "run", what], check=False, text=True, stdout=subprocess.PIPE,
+                          env={**os.environ, "QUICK": "1", "SERVERS": f"{rival};{ours}", "ONLY": ";".join(recorded), "BENCH_OUT": str(tmp_path)})
+    assert done.returncode == 0, done.stdout
     with open(tmp_path / f"{what}.csv", newline="", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     assert not any(row.get("refused") for row in rows), rows
