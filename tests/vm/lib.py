@@ -218,7 +218,7 @@ def receive_all(sock):
 
 
 class Capture:
-    """TCP segments on IPv4 that a device of a namespace's carries while this is open, in .segments. On loopback each is
+    """TCP segments, on IPv6 those without extension headers, that a device of a namespace's carries while this is open, in .segments. On loopback each is
     seen twice, as sent and as received. Closing waits until no more come."""
 
     Segment = namedtuple("Segment", "sent port flags options payload")  # sent: by this device; port: the source's
@@ -241,12 +241,22 @@ class Capture:
                 if self.stop:
                     return
                 continue
-            if addr[0] != self.dev or packet[0] >> 4 != 4 or packet[9] != socket.IPPROTO_TCP:
+            tcp = addr[0] == self.dev and self.tcp(packet)
+            if not tcp:
                 continue
-            tcp = packet[4 * (packet[0] & 15):struct.unpack_from(">H", packet, 2)[0]]
             head = 4 * (tcp[12] >> 4)
             self.segments.append(self.Segment(addr[2] == PACKET_OUTGOING, struct.unpack_from(">H", tcp)[0], tcp[13],
                                               tcp[20:head], tcp[head:]))
+
+    @staticmethod
+    def tcp(packet):
+        """What an IP packet carries of TCP, if it does."""
+        version, protocol = packet[0] >> 4, socket.IPPROTO_TCP
+        if version == 4 and packet[9] == protocol:
+            return packet[4 * (packet[0] & 15):struct.unpack_from(">H", packet, 2)[0]]
+        if version == 6 and packet[6] == protocol:
+            return packet[40:40 + struct.unpack_from(">H", packet, 4)[0]]
+        return b""
 
     def __enter__(self):
         return self
