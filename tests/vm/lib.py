@@ -218,8 +218,8 @@ def receive_all(sock):
 
 
 class Capture:
-    """TCP segments, on IPv6 those without extension headers, that a device of a namespace's carries while this is open, in .segments. On loopback each is
-    seen twice, as sent and as received. Closing waits until no more come."""
+    """TCP segments that a device of a namespace's carries while this is open, in .segments; on IPv6 those without extension
+    headers. On loopback each is seen twice, as sent and as received. Closing waits until no more come."""
 
     Segment = namedtuple("Segment", "sent port flags options payload")  # sent: by this device; port: the source's
 
