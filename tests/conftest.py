@@ -8,6 +8,7 @@ they come. A kernel report (vm/run's exit status 99), a guest that dies and a te
 are failures.
 """
 
+import contextlib
 import json
 import os
 import resource
@@ -63,10 +64,28 @@ REPORTS = os.environ.get("TEST_REPORTS")  # set: this pytest runs one file for a
 PASSED = ("SEED", "TIME", "FAULTS")
 # What all tests of a batch may then take longer, seconds.
 TIME = 20 * int(os.environ.get("TIME") or 0) + 7200 * ("FAULTS" in os.environ)
+# Seconds that a test may take before it has hung: several times what any does. On this side some measure, and on a kernel with
+# detectors all is slow.
+LIMIT = TIME + (600 if os.environ.get("VM_KERNEL", "debug") not in ("debug", "kcsan") else 1200)
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """What hangs fails, and shows where; what comes after it is still run."""
+    def late(*_):
+        pytest.fail(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 class Reporter:
-    """Writes the guest's reports for the host to read."""
+    """Writes the guest's reports for the host to read, and limits the time of each test."""
 
     def __init__(self, config):
         self.config = config
@@ -76,6 +95,11 @@ class Reporter:
         data = self.config.hook.pytest_report_to_serializable(config=self.config, report=report)
         self.file.write(json.dumps(data) + "\n")
         self.file.flush()
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_call(self):
+        with limited(LIMIT):
+            yield
 
 
 # --- the pytest that was called -------------------------------------------------------------------

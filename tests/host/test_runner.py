@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -354,6 +355,21 @@ def test_small_batches_share_a_boot():
                [Item("vm/g/test_g.py", minutes=1)], [Item("host/test_h.py", minutes=1)], [Item("vm/i/test_i.py", mib=256, minutes=1)]]
     names = ["".join(item.fspath.stem[-1] for item in batch) for batch in conftest.together(batches)]
     assert names == ["ae", "bg", "c", "di", "f", "h"]
+
+
+def test_a_test_that_hangs_fails():
+    """Where it hangs, whatever it waits for; one that is done in time is left alone."""
+    reader, writer = os.pipe()
+    for hang in (lambda: os.read(reader, 1), lambda: subprocess.run(["sleep", "1000"], check=False), threading.Event().wait):
+        began = time.monotonic()
+        with pytest.raises(pytest.fail.Exception, match="not done after 1 s"), conftest.limited(1):
+            hang()
+        assert time.monotonic() - began < 10
+    os.close(reader)
+    os.close(writer)
+    with conftest.limited(1):
+        pass
+    time.sleep(1.2)
 
 
 def test_a_skip_needs_a_listed_reason():
