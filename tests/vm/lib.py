@@ -192,6 +192,20 @@ def connect(host="127.0.0.1", port=PORT, timeout=20, **kw):
     return socket.create_connection((host, port), timeout=timeout, **kw)
 
 
+@contextlib.contextmanager
+def connections(count):
+    """So many, over loopback: those who asked; those who served, each in its peer's place, as they may come in another order;
+    where the listener is."""
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        asked = [stack.enter_context(connect(*listener.getsockname(), timeout=60)) for _ in range(count)]
+        accepted = [stack.enter_context(listener.accept()[0]) for _ in asked]
+        for s in accepted:
+            s.settimeout(60)
+        by_peer = {s.getpeername(): s for s in accepted}
+        yield asked, [by_peer[s.getsockname()] for s in asked], listener.getsockname()
+
+
 def receive(sock, n):
     """Exactly n bytes."""
     parts = []

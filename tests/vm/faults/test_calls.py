@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import errno
 import os
-import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +13,8 @@ from pathlib import Path
 import pytest
 from faults import STEP, below, chances, every_nth
 from http_cases import get
-from lib import CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, Server, check, connect, insmod, loaded, rmmod, settings, slabs, statistics_file
+from lib import (CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, Server, check, connect, connections, insmod, loaded, rmmod, settings,
+                 slabs, statistics_file)
 
 pytestmark = [pytest.mark.boot(faults=True, minutes=3), pytest.mark.usefixtures("unloaded")]
 
@@ -171,16 +171,6 @@ def write(path, text):
         assert os.write(fd, text) == len(text)
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def connections(count):
-    """So many, over loopback: those who asked, those who served, where the listener is."""
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        asked = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(count)]
-        served = [stack.enter_context(listener.accept()[0]) for _ in asked]
-        yield asked, served, listener.getsockname()
 
 
 @pytest.mark.parametrize("kind", ["pairs", "pattern"])

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, MODULES, insmod, loaded, rmmod, scaled, settings
+from lib import KO_DIR, MODULES, connections, insmod, loaded, rmmod, scaled, settings
 
 pytestmark = pytest.mark.usefixtures("unloaded")
 
@@ -47,10 +47,7 @@ def test_drop_lines():
     insmod(KO_DIR / "drop_tcp_sock.ko")
     end = time.monotonic() + TIME
     writes = refused = 0
-    with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        asked = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(10)]
-        served = [stack.enter_context(listener.accept()[0]) for _ in asked]
+    with connections(10) as (asked, served, listener):
         while writes < scaled(3000, 10) or time.monotonic() < end:
             fd = os.open(FILE, os.O_WRONLY)
             try:
@@ -74,7 +71,7 @@ def test_drop_lines():
             a.sendall(b"alive")
             assert b.recv(5) == b"alive"
         with open(FILE, "wb", buffering=0) as f:  # it still does what it is for
-            f.write(("%s:%d %s:%d\n" % (*asked[0].getsockname(), *listener.getsockname())).encode())
+            f.write(("%s:%d %s:%d\n" % (*asked[0].getsockname(), *listener)).encode())
         with pytest.raises(ConnectionAbortedError):
             asked[0].send(b"x")
 
