@@ -71,7 +71,7 @@ LIMIT = TIME + (600 if os.environ.get("VM_KERNEL", "debug") not in ("debug", "kc
 
 @contextlib.contextmanager
 def limited(seconds):
-    """What hangs fails, and shows where; what comes after it is still run."""
+    """What hangs fails, if a signal ends what it waits for, and shows where; what comes after it is still run."""
     def late(*_):
         pytest.fail(f"not done after {seconds} s")
 
@@ -100,6 +100,8 @@ class Reporter:
     def pytest_runtest_call(self):
         with limited(LIMIT):
             yield
+
+    pytest_runtest_setup = pytest_runtest_teardown = pytest_runtest_call
 
 
 # --- the pytest that was called -------------------------------------------------------------------

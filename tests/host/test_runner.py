@@ -5,8 +5,8 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 
@@ -357,19 +357,33 @@ def test_small_batches_share_a_boot():
     assert names == ["ae", "bg", "c", "di", "f", "h"]
 
 
-def test_a_test_that_hangs_fails():
-    """Where it hangs, whatever it waits for; one that is done in time is left alone."""
-    reader, writer = os.pipe()
-    for hang in (lambda: os.read(reader, 1), lambda: subprocess.run(["sleep", "1000"], check=False), threading.Event().wait):
-        began = time.monotonic()
-        with pytest.raises(pytest.fail.Exception, match="not done after 1 s"), conftest.limited(1):
-            hang()
-        assert time.monotonic() - began < 10
-    os.close(reader)
-    os.close(writer)
-    with conftest.limited(1):
-        pass
-    time.sleep(1.2)
+HANGS = """
+import subprocess, threading, pytest
+
+@pytest.fixture
+def never(): threading.Event().wait()
+
+@pytest.fixture
+def never_ends():
+    yield
+    threading.Event().wait()
+
+def test_child(): subprocess.run(["sleep", "1000"])
+def test_setup(never): pass
+def test_teardown(never_ends): pass
+def test_in_time(): pass
+"""
+
+
+def test_a_test_that_hangs_fails(tmp_path):
+    """In whatever part of it, where it hangs; and those behind it are run."""
+    (tmp_path / "test_hangs.py").write_text(HANGS)
+    (tmp_path / "soon.py").write_text("import conftest\nconftest.LIMIT = 2\n")
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "conftest", "-p", "soon", "-c", TOP / "tests" / "pytest.ini", tmp_path / "test_hangs.py"],
+                          text=True, capture_output=True, check=False, timeout=120,
+                          env={**os.environ, "PYTHONPATH": f"{TOP / 'tests'}:{tmp_path}", "TEST_REPORTS": str(tmp_path / "reports")})
+    assert "1 failed, 2 passed, 2 errors" in done.stdout, done.stdout
+    assert done.stdout.count("Failed: not done after 2 s") >= 3 and 'subprocess.run(["sleep", "1000"])' in done.stdout
 
 
 def test_a_skip_needs_a_listed_reason():

@@ -125,6 +125,7 @@ def parameters(module):
 
 
 def parameter(rng, name, default):
+    """What is said of one at load: sound as often as not, or few loads would be of any use."""
     if name == "addr":
         return rng.choice(ADDRESSES)
     return rng.choice((default, str(rng.randrange(2)), str(rng.randrange(1, 4096)), values(rng).decode()))

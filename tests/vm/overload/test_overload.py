@@ -178,7 +178,7 @@ def test_full_accept_queue(load, klog, port):
     assert overflows > 0 and reset <= failed <= come / 10 and ghosts <= (come / 10 if port == PORT else 0)
     assert stats["accepted"] == stats["closed"] == come + ghosts, stats
     if port == PORT:
-        assert stats["bytes_in"] == stats["bytes_out"] == 4 * come, stats
+        assert stats["bytes_in"] == stats["bytes_out"] == 5 * come, stats
     else:
         assert stats["requests"] == stats["responses_2xx"] == come, stats
     assert stats["errors"] > 0
