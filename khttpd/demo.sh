@@ -55,7 +55,7 @@ measure() {
 }
 
 draw() {
-	gnuplot -e "csv='$out/http.csv'; out='$out/http.png'" plots/http.gp \
+	gnuplot -e "csv='$out/http.csv'; caption='$(cat "$out/http.caption" 2>/dev/null)'; out='$out/http.png'" plots/http.gp \
 		2> >(grep -v 'Skipping data file' >&2) # of the servers that were not run
 	say "requests a second of instruction time (1 ns = 1 instruction, whole machine, client included)"
 	awk -F, '
