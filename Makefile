@@ -131,7 +131,7 @@ check-kcsan: kernels ## the tests on a kernel that watches for data races
 	@tests/matrix kcsan -- $(TESTS)
 
 faults: kernels ## every allocation of a call fails in turn, and a share of those under traffic, on the debug kernel
-	@FAULTS=all tests/matrix debug -- tests/vm/faults
+	@FAULTS=all tests/matrix debug -- -rP tests/vm/faults
 
 # Seconds that each fuzzer goes on, and where chance begins.
 TIME ?= 60
@@ -144,15 +144,14 @@ fuzz: kernels ## the fuzzers, TIME=60 seconds each from SEED=1, on the debug ker
 soak: kernel ## all modules under mixed traffic for TIME=60 seconds: memory has to stay flat; a plot in output/soak/
 	@$(MAKE) -s KERNEL=$(K) modules userspace
 	@mkdir -p output/soak
-	@vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'
-	@$(MAKE) -s plot
+	@vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'; \
+		status=$$?; $(MAKE) -s plot; exit $$status
 
 bench: kernel ## the modules beside their rivals, in instruction time, then real time (BENCH= names some of tests/bench, QUICK=1: rougher)
 	@vm/setup bench
 	@$(MAKE) -s KERNEL=$(K) modules hooks userspace peers
 	@mkdir -p output/bench
-	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH)
-	@$(MAKE) -s plot
+	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH); status=$$?; $(MAKE) -s plot; exit $$status
 
 bench-native: ## the same on this machine and its own kernel, in real time, to output/native/ (root; loads the modules)
 	@vm/setup bench

@@ -56,10 +56,11 @@ measure() {
 	done
 	kill %1
 	rmmod kecho
+	echo "Linux $(uname -r), $(nproc) CPU, $QEMU, 1 ns = 1 instruction; $HOST_CPU; commit $COMMIT; $BENCH_COMMAND." >"$out/kecho.caption"
 }
 
 draw() {
-	gnuplot -e "out='$out/kecho-latency.png'; first='$out/kecho-latency.csv'; first_name='kecho (in the kernel)'; \
+	gnuplot -e "out='$out/kecho-latency.png'; caption=$(plots/caption "$out/kecho.caption"); first='$out/kecho-latency.csv'; first_name='kecho (in the kernel)'; \
 		second='$out/user-echo-server-latency.csv'; second_name='user-echo-server (epoll)'" plots/latency.gp
 	say "64-byte round trips a second of instruction time (1 ns = 1 instruction, whole machine, client included)"
 	awk -F, '

@@ -51,11 +51,10 @@ talk() {
 measure() {
 	say "khttpd beside nginx: $(build/nginx/usr/sbin/nginx -v 2>&1 | sed 's/.*: //'), one worker, no access log, 'return 200'"
 	OUT_DIR=$out QUICK=1 SERVERS="nginx;khttpd fastpath=1" python3 tests/bench/http.py 2>&1 | sed -n 's/^  /    /p'
-	rmmod khttpd
 }
 
 draw() {
-	gnuplot -e "csv='$out/http.csv'; caption='$(cat "$out/http.caption" 2>/dev/null)'; out='$out/http.png'" plots/http.gp \
+	gnuplot -e "csv='$out/http.csv'; caption=$(plots/caption "$out/http.caption"); out='$out/http.png'" plots/http.gp \
 		2> >(grep -v 'Skipping data file' >&2) # of the servers that were not run
 	say "requests a second of instruction time (1 ns = 1 instruction, whole machine, client included)"
 	awk -F, '

@@ -9,15 +9,15 @@ set border 3
 set tics nomirror
 set grid y back lc rgb "#dddddd"
 set key outside right top vertical samplen 2 spacing 1.3 noenhanced
-set label 1 caption noenhanced at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
 set bmargin at screen 0.16
 
 servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;sockmap;threads;kthreads"
 colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #e69f00 #999999 #555555"
 name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
 
-# Rows of one server, 64-byte messages only, none that was refused: connections, and instructions.
-rows(i) = sprintf("< awk -F, 'NR == 1 { for (n = 1; n <= NF; n++) at[$n] = n; next } $at[\"server\"] == \"%s\" && $at[\"bytes\"] == 64 && $at[\"refused\"] == \"\" { print $at[\"connections\"] \",\" $at[\"ns_per_message\"] }' %s", name(i), csv)
+# Rows of one server, 64-byte messages only: connections, and instructions, none where it was refused.
+rows(i) = sprintf("< awk -F, 'NR == 1 { for (n = 1; n <= NF; n++) at[$n] = n; next } $at[\"server\"] == \"%s\" && $at[\"bytes\"] == 64 { print $at[\"connections\"] \",\" ($at[\"refused\"] == \"\" ? $at[\"ns_per_message\"] : \"NaN\") }' %s", name(i), csv)
 
 # Numbers of those that were measured.
 present = ""

@@ -4,14 +4,14 @@
 # and number of connections.
 # gnuplot -e "csv='output/bench/http.csv'; out='http.png'" plots/http.gp
 if (!exists("caption")) caption = ""
-set label 1 caption noenhanced at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
 set terminal pngcairo size 1100,620 font "sans,11"
 set output out
 set datafile separator ","
 set title "Cost of an HTTP request (client, server and network stack together)" font "sans,14"
 set ylabel "thousand instructions a request"
 set xlabel "connections, and how they are used" offset 0,-1.2
-set bmargin 6
+set bmargin 7.5
 set yrange [0:*]
 set style data histograms
 set style histogram clustered gap 1
@@ -22,8 +22,8 @@ set border 3
 set tics nomirror
 set key outside top center horizontal samplen 1
 
-# Rows of one server: connections and way as labels, its cost as the bar.
-cost(server) = sprintf("< awk -F, '$3 == \"%s\" { sub(\"a connection each\", \"one each\", $1); print $2 \"\\\\n\" $1 \",\" $5 / 1000 }' %s", \
+# Rows of one server: connections and way as labels, its cost as the bar, none where it was refused.
+cost(server) = sprintf("< awk -F, '$3 == \"%s\" { sub(\"a connection each\", \"one each\", $1); print $2 \"\\\\n\" $1 \",\" ($NF ~ /^idle/ ? \"NaN\" : $5 / 1000) }' %s", \
 	server, csv)
 plot cost("nginx") using 2:xtic(1) lc rgb "#d55e00" title "nginx", \
      cost("user-http-server") using 2 lc rgb "#e69f00" title "user-http-server (epoll, no parser)", \

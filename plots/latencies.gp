@@ -15,7 +15,7 @@ set grid back lc rgb "#dddddd"
 set border 3
 set tics nomirror
 set key outside right top vertical samplen 2 spacing 1.3 noenhanced
-set label 1 caption noenhanced at screen 0.01, screen 0.02 font "sans,8" textcolor rgb "#666666"
+set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
 set bmargin at screen 0.16
 set logscale x
 set xrange [200:3000] # no more than one in a hundred lies beyond

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # latency.gp - two latency distributions as "bench --hist" writes them, in one picture.
-# gnuplot -e "out='a.png'; first='a.csv'; first_name='A'; second='b.csv'; second_name='B'" plots/latency.gp
+# gnuplot -e "out='a.png'; first='a.csv'; first_name='A'; second='b.csv'; second_name='B'; caption='...'" plots/latency.gp
+if (!exists("caption")) caption = ""
 if (!exists("unit")) unit = "us of instruction time (1000 instructions)"
 
 set terminal pngcairo size 1000,620 font "sans,11"
 set output out
 set datafile separator ","
+set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
+set bmargin at screen 0.15
 set title "Latency of 64-byte echoes, 32 connections, one client thread" font "sans,14"
 set xlabel "latency, ".unit
 set ylabel "share of messages answered within it, %"

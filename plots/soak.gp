@@ -14,12 +14,15 @@ mib = 1048576.0
 plot csv using 'seconds':(column('unreclaimable')/mib) with lines lw 2 title 'SUnreclaim', \
      '' using 'seconds':(column('vmalloc')/mib) with lines lw 2 title 'VmallocUsed', \
      '' using 'seconds':(column('kernel_stack')/mib) with lines lw 2 title 'KernelStack', \
-     '' using 'seconds':(column('percpu')/mib) with lines lw 2 title 'Percpu'
+     '' using 'seconds':(column('percpu')/mib) with lines lw 2 title 'Percpu', \
+     '' using 'seconds':(column('pages')/mib) with lines lw 2 title 'other pages'
 set ylabel 'number, log scale'
 set yrange [0.9:*]
 set logscale y
 plot csv using 'seconds':(column('sockets')+0.1) with lines lw 1 title 'TCP sockets', \
      '' using 'seconds':(column('time_wait')+0.1) with lines lw 1 title 'TIME-WAIT', \
      '' using 'seconds':(column('conns')+0.1) with lines lw 1 title 'connections served', \
+     '' using 'seconds':(column('socket_objects')+0.1) with lines lw 1 title 'slabs: TCP, TCPv6', \
+     '' using 'seconds':(column('socket_inodes')+0.1) with lines lw 1 title 'slab: sock_inode_cache', \
      '' using 'seconds':(column('threads')+0.1) with lines lw 2 title 'threads'
 unset multiplot

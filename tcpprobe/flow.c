@@ -78,18 +78,29 @@ static unsigned int default_buckets(void)
 	return pages > (1UL << (30 - PAGE_SHIFT)) ? 16384 : buckets;
 }
 
+/* There may be millions: lets others have the CPU now and then. Process context, no bucket locked. */
+static void rest_among_buckets(unsigned int i)
+{
+	if (!(i % 1024))
+		cond_resched();
+}
+
 static struct table *table_alloc(unsigned int buckets)
 {
 	struct table *new;
 	unsigned int i;
+	size_t size;
 
 	buckets = max(buckets ?: default_buckets(), 32U);
-	new = kvzalloc(struct_size(new, buckets, buckets), GFP_KERNEL);
+	size = struct_size(new, buckets, buckets);
+	new = probe_may_take(size) ? kvzalloc(size, GFP_KERNEL) : NULL;
 	if (!new)
 		return NULL;
 	new->n = buckets;
-	for (i = 0; i < buckets; i++)
+	for (i = 0; i < buckets; i++) {
 		raw_spin_lock_init(&new->buckets[i].lock);
+		rest_among_buckets(i);
+	}
 	pr_info("Hashtable initialized with %u buckets\n", buckets);
 	return new;
 }
@@ -353,6 +364,7 @@ void probe_flows_stop(void)
 	for (i = 0; i < t->n; i++) {
 		hlist_for_each_entry_safe(f, next, &t->buckets[i].flows, node)
 			kmem_cache_free(cache, f);
+		rest_among_buckets(i);
 	}
 	atomic_set(&active, 0);
 	kvfree(t);
@@ -391,6 +403,7 @@ int probe_flows_resize(unsigned int buckets)
 		}
 		from->moved = true;
 		raw_spin_unlock_irqrestore(&from->lock, flags);
+		rest_among_buckets(i);
 	}
 	smp_store_release(&table, new); /* it holds all flows */
 	synchronize_rcu();

@@ -22,6 +22,7 @@
 #ifndef TCPPROBE_PROBE_H
 #define TCPPROBE_PROBE_H
 
+#include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/percpu.h>
 #include <linux/printk.h>
@@ -168,6 +169,19 @@ extern unsigned int probe_maxflows, probe_port, probe_time, probe_purgetime;
 		if (READ_ONCE(probe_debug) >= (level))    \
 			pr_info_ratelimited(__VA_ARGS__); \
 	} while (0)
+
+/**
+ * probe_may_take() - whether there is memory enough to try for so much of it
+ * @size: bytes
+ *
+ * vmalloc would rather have another process killed than fail.
+ *
+ * Return: whether that leaves others half of what is available.
+ */
+static inline bool probe_may_take(size_t size)
+{
+	return size / PAGE_SIZE <= si_mem_available() / 2;
+}
 
 /* --- flow.c --- */
 

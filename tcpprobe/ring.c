@@ -67,8 +67,7 @@ static struct rings *rings_alloc(unsigned int records)
 	struct ring *ring;
 	int cpu;
 
-	/* vmalloc would rather have another process killed than fail. */
-	if (size / PAGE_SIZE * num_possible_cpus() > si_mem_available() / 2)
+	if (!probe_may_take(size * num_possible_cpus()))
 		return NULL;
 	rings = kzalloc(struct_size(rings, cpu, nr_cpu_ids), GFP_KERNEL);
 	if (!rings)

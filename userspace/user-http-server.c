@@ -20,20 +20,26 @@ static const char answer[] = "HTTP/1.1 200 OK\r\n"
 
 static char answers[ANSWERS * sizeof(answer)];
 
-/* @state: how much of the empty line has come. */
+/* What a connection's state says: the line that has begun is not empty; lines of a head have come. */
+enum { IN_LINE = 1, IN_HEAD = 2 };
+
 static size_t respond(unsigned int *state, const char **text, size_t len, bool *last)
 {
-	static const char end[] = "\r\n\r\n";
-	const char *in = *text;
-	size_t i, n = 0;
+	const char *in = *text, *at = in, *end = in + len, *lf;
+	unsigned int s = *state;
+	size_t n = 0;
 
-	for (i = 0; i < len; i++) {
-		*state = in[i] == end[*state] ? *state + 1 : in[i] == '\r';
-		if (*state == 4) {
-			*state = 0;
+	for (; (lf = memchr(at, '\n', end - at)); at = lf + 1) {
+		if (s & IN_LINE || lf - at > (lf > at && lf[-1] == '\r')) {
+			s = IN_HEAD;
+		} else if (s & IN_HEAD) {
+			s = 0;
 			n += n < ANSWERS;
 		}
 	}
+	if (at < end && !(at + 1 == end && *at == '\r'))
+		s |= IN_LINE;
+	*state = s;
 	*last = memmem(in, len, "close", 5) && n;
 	*text = answers;
 	return n * (sizeof(answer) - 1);

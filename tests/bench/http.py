@@ -6,43 +6,34 @@ kept, htstress for those that are not and for pipelined requests. See echo.py ab
 import json
 import os
 import re
-import shutil
+import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from lib import IDLE_MAX, INSTRUCTIONS, KO_DIR, QUICK, REPEATS, TOOLS, TOP, bring, pinned, spread, wanted_rows, write
+from lib import IDLE_MAX, INSTRUCTIONS, QUICK, REPEATS, TOOLS, baseline, bring, cpu_split, khttpd, nginx, pinned, spread, wanted_rows, write
 
-NGINX = """
-worker_processes 1;
-error_log /dev/null;
-pid /dev/shm/tools/nginx.pid;
-events { worker_connections 8192; }
-http {
-	access_log off;
-	keepalive_requests 1000000000;
-	server {
-		listen 127.0.0.1:8080 backlog=1024;
-		location / { default_type text/plain; return 200 "Hello World!"; }
-	}
-}
-"""
-# server: name, port, khttpd's parameters to set first
-SERVERS = [("nginx", 8080, {}), ("user-http-server", 8082, {}), ("khttpd fastpath=1", 8081, {"fastpath": 1}),
-           ("khttpd fastpath=0", 8081, {"fastpath": 0})]
+# server: name, settings for the reader, port, khttpd's parameters to set first
+SERVERS = [("nginx", "1.22, one worker, no access log, return 200, listen deferred", 8080, {}),
+           ("user-http-server", "one thread, edge-triggered epoll, 64 KiB buffer, 256 events a wait, no parser", 8082, {}),
+           ("khttpd fastpath=1", "", 8081, {"fastpath": 1}),
+           ("khttpd fastpath=0", "", 8081, {"fastpath": 0})]
 if "SERVERS" in os.environ:  # only some, by name, a semicolon between
     SERVERS = [s for s in SERVERS if s[0] in os.environ["SERVERS"].split(";")]
+OURS, FIRST_RIVAL = "khttpd fastpath=1", "nginx"
 # way, connections, requests or seconds, what khttpd's ratio to nginx is to reach
 ROWS = [("kept alive", 1, 2, 1.6), ("kept alive", 32, 2, 1.4), ("kept alive", 256, 2, 1.3),
         ("a connection each", 1, 10000, 1.5), ("a connection each", 32, 10000, 1.5),
         ("16 pipelined", 1, 80000, 2), ("16 pipelined", 32, 80000, 2)]
 ROWS = wanted_rows(ROWS, lambda row: f"{row[0]}, {row[1]}")
+SPLIT = "kept alive", 32  # of which it is told where the CPU time goes
 
 
-def idle_seconds():
-    """Of all CPUs, since the boot."""
-    return int(Path("/proc/stat").read_text().split()[4]) / 100
+def cpu_seconds():
+    """Of all CPUs, since the boot, by kind."""
+    words = Path("/proc/stat").read_text().split()[1:8]
+    return {kind: int(words[at]) / 100 for kind, at in (("user", 0), ("system", 2), ("idle", 3), ("softirq", 6))}
 
 
 def htstress(port, *args):
@@ -55,78 +46,96 @@ def htstress(port, *args):
 
 
 def measure(way, connections, amount, port):
-    """Requests a second, and the share of idle time."""
+    """Requests a second, and the CPU's seconds by kind for each that it took."""
     if way == "kept alive":
         with subprocess.Popen([*pinned("client"), TOOLS / "wrk", "-t1", "-c", str(connections), "-d", str(amount), f"http://127.0.0.1:{port}/"],
                               text=True, stdout=subprocess.PIPE) as client:
             # Its start and its end wait for files; what it reports is of the time between.
             time.sleep(amount / 4)
-            began, idle = time.monotonic(), idle_seconds()
+            began, before = time.monotonic(), cpu_seconds()
             time.sleep(amount / 2)
-            idle = (idle_seconds() - idle) / (time.monotonic() - began)
+            spent, took = cpu_seconds(), time.monotonic() - began
             done = client.communicate()[0]
         assert "Socket errors" not in done and "Non-2xx" not in done, done
-        return float(re.search(r"Requests/sec: +([\d.]+)", done)[1]), idle
+        return float(re.search(r"Requests/sec: +([\d.]+)", done)[1]), {kind: (spent[kind] - before[kind]) / took for kind in spent}
     result = htstress(port, "-n", amount, "-c", connections, *(["-k", "-P", "16"] if "pipelined" in way else []))
-    return result["requests_per_second"], result["cpu_seconds"]["idle"] / result["seconds"]
+    return result["requests_per_second"], {kind: spent / result["seconds"] for kind, spent in result["cpu_seconds"].items()}
+
+
+def measure_row(way, connections, amount, server):
+    """What one server needs for one kind of request."""
+    name, _, port, params = server
+    for key, value in params.items():
+        Path("/sys/module/khttpd/parameters", key).write_text(f"{value}\n")
+    if way == "kept alive":
+        htstress(port, "-n", 2000, "-c", connections, "-k")  # warm; wrk runs for a second at least
+    else:
+        measure(way, connections, amount // 10, port)
+    for _ in range(3):  # a client that starts late idles
+        if way == "a connection each" and INSTRUCTIONS:
+            time.sleep(61)  # those in TIME-WAIT go, which on this clock takes no time: each server finds the same
+        results = [measure(way, connections, amount, port) for _ in range(REPEATS)]
+        spent = results[0][1]
+        if not INSTRUCTIONS or spent["idle"] <= IDLE_MAX:
+            break
+    costs = sorted(1e9 / rate for rate, _ in results)
+    print(f"  {name}, {way}, {connections} connections: {spread(costs)} ns a request", file=sys.stderr)
+    return {"way": way, "connections": connections, "server": name, "requests_per_second": round(1e9 / statistics.median(costs), 1),
+            "ns_per_request": round(statistics.median(costs)), "least": round(costs[0]), "most": round(costs[-1]),
+            "idle_share": round(spent["idle"], 5), **cpu_split(spent),
+            "refused": f"idle {spent['idle']:.1%}" if INSTRUCTIONS and spent["idle"] > IDLE_MAX else ""}
 
 
 def main():
     bring("htstress", "wrk", "user-http-server")
-    shutil.copy(TOP / "build" / "nginx" / "usr" / "sbin" / "nginx", TOOLS)  # vm/setup's
-    for folder in ("/var/lib/nginx", "/var/log/nginx"):
-        os.makedirs(folder, exist_ok=True)
-    (TOOLS / "nginx.conf").write_text(NGINX)
-    subprocess.run([*pinned("server"), TOOLS / "nginx", "-c", TOOLS / "nginx.conf"], check=True)
-    baseline = subprocess.Popen([*pinned("server"), TOOLS / "user-http-server"])
-    subprocess.run(["insmod", KO_DIR / "khttpd.ko", "backlog=1024"], check=True)
-    time.sleep(0.5)
     rows = []
-    for way, connections, amount, wanted in ROWS:
-        if QUICK:
-            amount = amount // 4 if amount > 10 else 1
-        for name, port, params in SERVERS:
-            for key, value in params.items():
-                Path("/sys/module/khttpd/parameters", key).write_text(f"{value}\n")
-            if way == "kept alive":
-                htstress(port, "-n", 2000, "-c", connections, "-k")  # warm; wrk runs for a second at least
-            else:
-                measure(way, connections, amount // 10, port)
-            for _ in range(3):  # a client that starts late idles
-                results = [measure(way, connections, amount, port) for _ in range(REPEATS)]
-                idle = results[0][1]
-                if not INSTRUCTIONS or idle <= IDLE_MAX:
-                    break
-            costs = sorted(1e9 / rate for rate, _ in results)
-            rows.append({"way": way, "connections": connections, "server": name, "requests_per_second": round(1e9 / costs[len(costs) // 2], 1),
-                         "ns_per_request": round(costs[len(costs) // 2]), "least": round(costs[0]), "most": round(costs[-1]),
-                         "idle_share": round(idle, 5), "wanted": wanted if name == "khttpd fastpath=1" else ""})
-            print(f"  {name}, {way}, {connections} connections: {spread(costs)} ns a request", file=sys.stderr)
-    subprocess.run([TOOLS / "nginx", "-c", TOOLS / "nginx.conf", "-s", "stop"], check=True)
-    baseline.terminate()
+    with nginx(), baseline(), khttpd():
+        time.sleep(0.5)
+        for way, connections, amount, _ in ROWS:
+            if QUICK:
+                amount = amount // 4 if amount > 10 else 1
+            rows += [measure_row(way, connections, amount, server) for server in SERVERS]
     return report(rows)
 
 
 def report(rows):
-    """Writes the table; how many rows were refused."""
-    unit = "instructions" if INSTRUCTIONS else "ns"
-    lines = [f"| requests | connections | server | requests/s | {unit}/request | nginx / it | wanted |",
-             "|---|---:|---|---:|---:|---:|---:|"]
-    refused = 0
-    for row in rows:
-        base = next(r for r in rows if r["way"] == row["way"] and r["connections"] == row["connections"] and r["server"] == SERVERS[0][0])
-        what = f"| {row['way']} | {row['connections']} | {row['server']} |"
-        if INSTRUCTIONS and row["idle_share"] > IDLE_MAX:
-            lines.append(f"{what} refused: idle {row['idle_share']:.2%} | | | |")
-            refused += 1
-            continue
-        ratio = base["ns_per_request"] / row["ns_per_request"]
-        cost = f"{row['ns_per_request']}" + ("" if INSTRUCTIONS else f" ({row['least']}-{row['most']})")
-        lines.append(f"{what} {row['requests_per_second']:.0f} | {cost} | {ratio:.3f} | {row['wanted']} |")
-    write(rows, lines, "nginx 1.22 with one worker, no access log, and 'return 200'; wrk -t1 for connections that are kept, "
-          "else htstress --lean. Client, server and network stack together." +
-          ("" if INSTRUCTIONS else " Real time, median (least-most) of five, noisy."))
-    return refused
+    """Writes the tables, where a rival wins first; how many rows were refused."""
+    names = sorted((server[0] for server in SERVERS), key=lambda name: not name.startswith("khttpd"))
+    head = ["| requests | connections | " + " | ".join(names) + f" | {FIRST_RIVAL} / khttpd | wanted | best rival / khttpd |",
+            "|---|---:|" + "---:|" * (len(names) + 3)]
+    won, lost = [], []
+    for way, connections, _, wanted in ROWS:
+        mine = {row["server"]: row for row in rows if (row["way"], row["connections"]) == (way, connections)}
+        costs = {name: row["ns_per_request"] for name, row in mine.items() if not row["refused"]}
+        cells = [spread_of(mine[name]) if name in costs else "refused" for name in names]
+        rivals = [name for name in costs if not name.startswith("khttpd")]
+        best = min(rivals, key=costs.get) if rivals and OURS in costs else None
+        ratio = costs[best] / costs[OURS] if best else 0
+        first = f"{costs[FIRST_RIVAL] / costs[OURS]:.2f}" if FIRST_RIVAL in costs and OURS in costs else ""
+        line = f"| {way} | {connections} | " + " | ".join(cells) + f" | {first} | {wanted} | " + (f"{ratio:.2f} ({best})" if best else "") + " |"
+        (lost if ratio < 1 else won).append(line)
+    lines = []
+    if lost:
+        lines += ["Where a rival needs less than khttpd, or nothing could be compared:", "", *head, *lost, ""]
+    if won:
+        lines += ["Where khttpd needs less than every rival:", "", *head, *won, ""]
+    refused = [f"- {row['server']}, {row['way']}, {row['connections']} connections: {row['refused']}" for row in rows if row["refused"]]
+    if refused:
+        lines += ["Refused:", "", *refused, ""]
+    split = [row for row in rows if (row["way"], row["connections"]) == SPLIT]
+    if split:
+        about = {server[0]: server[1] for server in SERVERS}
+        lines += [f"Where the CPU time goes, {SPLIT[0]}, {SPLIT[1]} connections, by the kernel's ticks, client included:", "",
+                  "| server | user % | system % | softirq % | settings |", "|---|---:|---:|---:|---|"]
+        lines += [f"| {row['server']} | {row['user']} | {row['system']} | {row['softirq']} | {about[row['server']]} |" for row in split]
+    unit = "Instructions" if INSTRUCTIONS else "Nanoseconds of real time, median (least-most) of five, noisy,"
+    write(rows, lines, f"{unit} a request: client (wrk -t1 for connections that are kept, else htstress --lean), server and network stack together. "
+          "user-http-server parses nothing: it says what a parser and HTTP's rules cost.")
+    return len(refused)
+
+
+def spread_of(row):
+    return f"{row['ns_per_request']}" if INSTRUCTIONS else f"{row['ns_per_request']} ({row['least']}-{row['most']})"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ KO_DIR = Path(os.environ["KO_DIR"])
 PEERS_DIR = Path(f"{KO_DIR}+hooks")  # with the tests' own modules, and so with the peer that is one
 QUICK = bool(os.environ.get("QUICK"))
 INSTRUCTIONS = os.environ.get("VM_CLOCK") == "instructions"
+NATIVE = bool(os.environ.get("NATIVE"))  # on hardware, as far as can be known: "make bench-native"
 # What the files are called: after the measurement, and its clock if that is not the instruction clock.
 NAME = Path(sys.argv[0]).stem + ("" if INSTRUCTIONS else "-real")
 IDLE_MAX = 0.005  # a row with a larger share of idle time is refused: see echo.py
@@ -94,16 +95,74 @@ ECHO_SERVERS = [
     EchoServer("kecho", "fastpath=1", 12345, module="kecho"),
     EchoServer("kecho worker", "fastpath=0 bench=0", 12345, module="kecho", fastpath=0),
     EchoServer("kecho worker bench=1", "fastpath=0 bench=1", 12345, module="kecho", fastpath=0, bench=1),
-    EchoServer("epoll", "userspace/user-echo-server: one thread, level-triggered, 64 KiB buffer, 256 events a wait", 12346,
+    EchoServer("epoll", "userspace/user-echo-server: one thread, edge-triggered, 64 KiB buffer, 256 events a wait", 12346,
                "user-echo-server"),
     EchoServer("io_uring", "one thread, single issuer, deferred task work, multishot accept, multishot receive, "
-               "4,096 provided buffers of 16 KiB", 12349, "uring-echo-server"),
+               "4,096 provided buffers of 64 KiB, all touched before, a send for all that came at once", 12349, "uring-echo-server"),
     EchoServer("sockmap", "BPF stream verdict on a sockhash, redirected to the socket itself", 12348, "sockmap-echo-server"),
     EchoServer("threads", "a thread a connection, blocking, 64 KiB buffer", 12347, "thread-echo-server"),
     EchoServer("kthreads", "a kernel thread a connection, blocking, 64 KiB buffer", 12350, module="kthread_echo"),
 ]
 if "SERVERS" in os.environ:  # only some, by name, a semicolon between
     ECHO_SERVERS = [s for s in ECHO_SERVERS if s.name in os.environ["SERVERS"].split(";")]
+
+
+NGINX = """
+worker_processes 1;
+error_log /dev/null;
+pid /dev/shm/tools/nginx.pid;
+events { worker_connections 8192; }
+http {
+	access_log off;
+	keepalive_requests 1000000000;
+	server {
+		listen 127.0.0.1:8080 backlog=1024 deferred;
+		location / { default_type text/plain; return 200 "Hello World!"; }
+	}
+}
+"""
+
+@contextlib.contextmanager
+def nginx():
+    """While this is open it serves on port 8080; yields its worker's number. Its program is vm/setup's."""
+    shutil.copy(TOP / "build" / "nginx" / "usr" / "sbin" / "nginx", TOOLS)
+    for folder in ("/var/lib/nginx", "/var/log/nginx"):
+        os.makedirs(folder, exist_ok=True)
+    (TOOLS / "nginx.conf").write_text(NGINX)
+    command = [*pinned("server"), TOOLS / "nginx", "-c", TOOLS / "nginx.conf"]
+    subprocess.run(command, check=True)
+    try:
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError, IndexError):
+                master = int((TOOLS / "nginx.pid").read_text())
+                worker = int(Path(f"/proc/{master}/task/{master}/children").read_text().split()[0])
+                break
+            assert time.monotonic() < end, "nginx has no worker"
+            time.sleep(0.05)
+        yield worker
+    finally:
+        subprocess.run([*command, "-s", "stop"], check=True)
+
+
+@contextlib.contextmanager
+def baseline():
+    """The same of user-http-server, on port 8082."""
+    with subprocess.Popen([*pinned("server"), TOOLS / "user-http-server"]) as process:
+        try:
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+@contextlib.contextmanager
+def khttpd():
+    """The same of khttpd, on port 8081; it has no process."""
+    subprocess.run(["insmod", KO_DIR / "khttpd.ko", "backlog=1024"], check=True)
+    try:
+        yield None
+    finally:
+        subprocess.run(["rmmod", "khttpd"], check=True)
 
 
 def wanted_rows(rows, name):

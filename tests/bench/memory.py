@@ -1,18 +1,39 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-"""Measures what an idle connection costs each echo server of lib.ECHO_SERVERS, and khttpd: connections that have been
-answered once and then stay. Both ends are on one machine, so the client's socket is in each figure, the same in all."""
+"""Measures what an idle connection costs each server, of echoes and of HTTP: connections that have been answered once and then
+stay. Both ends are on one machine, so the client's socket is in each figure, the same in all."""
 
+import contextlib
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from lib import ECHO_SERVERS, QUICK, TOOLS, bring, write
+from lib import ECHO_SERVERS, QUICK, TOOLS, baseline, bring, khttpd, nginx, write
 
 COUNT = 1000 if QUICK else 5000
 PAGE = 4096
+# server: its port, and what has it serve
+HTTP_SERVERS = {"khttpd": (8081, khttpd), "nginx": (8080, nginx), "user-http-server": (8082, baseline)}
+# Asks once by each of so many connections, says so, and holds them until its input ends.
+HTTP_CLIENT = """
+import resource, socket, sys
+port, count = map(int, sys.argv[1:])
+resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100,) * 2)
+held = []
+for _ in range(count):
+    s = socket.create_connection(("127.0.0.1", port))
+    s.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
+    answer = b""
+    while not answer.endswith(b"Hello World!"):
+        part = s.recv(4096)
+        assert part
+        answer += part
+    held.append(s)
+print("holding", flush=True)
+sys.stdin.read()
+"""
 
 
 def meminfo():
@@ -26,12 +47,12 @@ def socket_pages():
     return int(words[words.index("mem") + 1]) * PAGE
 
 
-def rss(process):
+def rss(pid):
     """Of a program, in bytes; 0 for a module."""
-    return int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * PAGE if process else 0
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE if pid else 0
 
 
-def sample(process):
+def sample(pid):
     """Where memory is: slabs, kernel stacks, page tables, TCP's pages, the server's own, once it has settled."""
     last = None
     for _ in range(50):
@@ -40,7 +61,7 @@ def sample(process):
             cache.write_text("1")
         info = meminfo()
         now = {"slab": info["Slab"], "stacks": info["KernelStack"], "page tables": info["PageTables"], "TCP pages": socket_pages(),
-               "RSS": rss(process)}
+               "RSS": rss(pid)}
         if last and all(abs(now[key] - last[key]) < 64 << 10 for key in now):
             return now
         last = now
@@ -48,36 +69,61 @@ def sample(process):
     return now
 
 
-def measure(server):
+@contextlib.contextmanager
+def held_echoes(port, count):
+    """While this is open so many connections are."""
+    with subprocess.Popen([TOOLS / "bench", "-c", str(count), "-n", "1", "--hold", "127.0.0.1", str(port)],
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
+        assert "holding" in client.stderr.readline()
+        yield
+        client.send_signal(signal.SIGTERM)
+        assert client.wait() == 0
+
+
+@contextlib.contextmanager
+def held_requests(port, count):
+    with subprocess.Popen([sys.executable, "-S", "-c", HTTP_CLIENT, str(port), str(count)], text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as client:
+        assert "holding" in client.stdout.readline()
+        yield
+        client.stdin.close()
+        assert client.wait() == 0
+
+
+def measure(name, port, held, pid):
     """A row: bytes a connection, by where they are."""
-    with server.serving() as process:
-        for count in (COUNT // 5, COUNT):  # the first fills caches
-            before = sample(process)
-            with subprocess.Popen([TOOLS / "bench", "-c", str(count), "-n", "1", "--hold", "127.0.0.1", str(server.port)],
-                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
-                assert "holding" in client.stderr.readline()
-                after = sample(process)
-                client.send_signal(signal.SIGTERM)
-                assert client.wait() == 0
-            time.sleep(2)
+    for count in (COUNT // 5, COUNT):  # the first fills caches
+        before = sample(pid)
+        with held(port, count):
+            after = sample(pid)
+        time.sleep(2)
     row = {key: round((after[key] - before[key]) / COUNT) for key in after}
-    return {"server": server.name, "all": sum(row.values()), **row}
+    print(f"  {name}: {row}", file=sys.stderr)
+    return {"server": name, "all": sum(row.values()), **row}
 
 
 def main():
-    Path("/proc/sys/net/ipv4/tcp_tw_reuse").write_text("0")
-    bring("bench", *[server.program for server in ECHO_SERVERS if server.program])
-    rows = []
+    # No old ones of one server may go while those of the next are counted.
+    Path("/proc/sys/net/ipv4/tcp_max_tw_buckets").write_text("0")
+    bring("bench", "user-http-server", *[server.program for server in ECHO_SERVERS if server.program])
+    echoes = []
     for server in ECHO_SERVERS:
         if server.name.startswith("kecho worker"):
             continue  # holds what kecho holds
-        rows.append(measure(server))
-        print(f"  {rows[-1]}", file=sys.stderr)
-    rows.sort(key=lambda row: row["all"])
-    lines = ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
-    lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows]
-    write(rows, lines, f"Bytes an idle connection, of {COUNT} that echoed 64 bytes once and stay. The client's socket and file are in it, the "
-          "same in each row. io_uring's RSS is its pool of buffers, as far as it was ever used: it does not grow with connections.", timed=False)
+        with server.serving() as process:
+            echoes.append(measure(server.name, server.port, held_echoes, process and process.pid))
+    requests = []
+    for name, (port, serving) in HTTP_SERVERS.items():
+        with serving() as pid:
+            time.sleep(0.5)
+            requests.append(measure(name, port, held_requests, pid))
+    lines = []
+    for rows in (echoes, requests):
+        rows.sort(key=lambda row: row["all"])
+        lines += ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
+        lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows] + [""]
+    write(echoes + requests, lines, f"Bytes an idle connection, of {COUNT} that were answered once and stay: 64 bytes echoed, or a page asked for. The "
+          "client's socket and file are in it, the same in each row. io_uring's pool of buffers, 256 MiB, is there before.", timed=False)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@
 struct outcome {
 	u64 requests; /* a sum over what each was and where it ended */
 	size_t offset;
-	enum http_event last;
 	u16 status;
+	bool begun, in_body; /* a request has, and is, where it ends */
 };
 
 static struct outcome parse(const struct http_limits *limits, const char *data, size_t len,
@@ -33,7 +33,6 @@ static struct outcome parse(const struct http_limits *limits, const char *data, 
 			abort();
 		if (event == HTTP_DONE)
 			out.requests = out.requests * 31 + at * 7 + p.method + http_keeps(&p);
-		out.last = event;
 		if (event == HTTP_ERROR) {
 			if (p.status < 400 || p.status > 505)
 				abort();
@@ -42,6 +41,10 @@ static struct outcome parse(const struct http_limits *limits, const char *data, 
 		}
 	}
 	out.offset = at;
+	if (!out.status) {
+		out.begun = http_begun(&p);
+		out.in_body = http_in_body(&p);
+	}
 	return out;
 }
 
@@ -60,7 +63,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	whole = parse(&limits, (const char *)data + 2, size - 2, size);
 	cut = parse(&limits, (const char *)data + 2, size - 2, 1 + data[0] / 2);
 	if (whole.requests != cut.requests || whole.offset != cut.offset ||
-	    whole.status != cut.status)
+	    whole.status != cut.status || whole.begun != cut.begun || whole.in_body != cut.in_body)
 		abort();
 	return 0;
 }

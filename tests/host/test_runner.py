@@ -70,6 +70,8 @@ REPORTS = [
     "general protection fault, probably for non-canonical address",
     "refcount_t: underflow; use-after-free.",
     "list_del corruption. prev->next should be 1, but was 2",
+    "IPv4: Attempt to release TCP socket in state 1 00000000deadbeef",
+    "softirq: huh, entered softirq 3 NET_RX 00000000deadbeef with preempt_count 00000101, exited with 00000100?",
 ]
 
 

@@ -123,9 +123,8 @@ static void on_accept(int listener)
 int main(int argc, char **argv)
 {
 	struct epoll_event events[EVENTS], ev = { .events = EPOLLIN };
-	int one = 1, n, i, listener = server_open(argc, argv, "12348");
+	int n, i, listener = server_open(argc, argv, "12348");
 
-	setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* clients inherit it */
 	map_fd = bpf_map_create(BPF_MAP_TYPE_SOCKHASH, "clients", sizeof(struct key), sizeof(int),
 				CLIENTS, NULL);
 	if (map_fd < 0)

@@ -35,7 +35,7 @@ out:
 
 int main(int argc, char **argv)
 {
-	int fd, one = 1, zero = 0, listener = server_open(argc, argv, "12347");
+	int fd, zero = 0, listener = server_open(argc, argv, "12347");
 	pthread_attr_t attr;
 	pthread_t thread;
 
@@ -43,7 +43,6 @@ int main(int argc, char **argv)
 	pthread_attr_setstacksize(&attr, BUFFER + 16 * 1024);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	ioctl(listener, FIONBIO, &zero);
-	setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* clients inherit it */
 	for (;;) {
 		fd = accept(listener, NULL, NULL);
 		if (fd >= 0 && pthread_create(&thread, &attr, serve, (void *)(intptr_t)fd))

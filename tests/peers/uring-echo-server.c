@@ -22,7 +22,7 @@
 
 #define CLIENTS 32768
 #define BUFFERS 4096 /* a power of two */
-#define SIZE (16 * 1024)
+#define SIZE (64 * 1024)
 #define ENTRIES 4096
 #define GROUP 0
 #define PIECES 64 /* buffers in one send at most */
@@ -33,6 +33,7 @@ struct client {
 	bool receiving; /* a multishot receive is armed */
 	bool ended; /* no more comes */
 	bool waits; /* for a buffer, in the list of those */
+	bool listed; /* in the list of those with something to send */
 	unsigned int sending; /* buffers that a send is under way for */
 	int first, last; /* buffers that are filled, linked; -1 is none */
 	struct iovec iov[PIECES];
@@ -47,6 +48,8 @@ static unsigned int length_of[BUFFERS];
 static struct client *clients; /* by descriptor */
 static int starved[CLIENTS]; /* a ring of who waits for a buffer */
 static unsigned int starved_head, starved_tail;
+static int to_send[CLIENTS]; /* who received something: sent once all that came is known */
+static unsigned int to_send_count;
 static unsigned int spare; /* buffers that the kernel has */
 
 static char *buffer(int id)
@@ -112,6 +115,14 @@ static void arm_send(int index)
 	set_data(sqe, SEND, index);
 }
 
+static void send_later(int index)
+{
+	if (clients[index].listed)
+		return;
+	clients[index].listed = true;
+	to_send[to_send_count++] = index;
+}
+
 static void give_back(int id)
 {
 	io_uring_buf_ring_add(provided, buffer(id), SIZE, id, BUFFERS - 1, 0);
@@ -125,7 +136,7 @@ static void close_if_done(int index)
 	struct client *c = &clients[index];
 	struct io_uring_sqe *sqe;
 
-	if (!c->ended || c->receiving || c->sending || c->waits)
+	if (!c->ended || c->receiving || c->sending || c->waits || c->listed)
 		return;
 	while (c->first >= 0) {
 		int id = c->first;
@@ -137,6 +148,23 @@ static void close_if_done(int index)
 	io_uring_prep_close(sqe, index);
 	set_data(sqe, CLOSE, index);
 	c->ended = false;
+}
+
+static void send_all(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < to_send_count; i++) {
+		int index = to_send[i];
+		struct client *c = &clients[index];
+
+		c->listed = false;
+		if (c->first >= 0 && !c->sending)
+			arm_send(index);
+		else
+			close_if_done(index);
+	}
+	to_send_count = 0;
 }
 
 static void on_accept(const struct io_uring_cqe *cqe, int listener)
@@ -172,8 +200,7 @@ static void on_recv(const struct io_uring_cqe *cqe, int index)
 			else
 				next_of[c->last] = id;
 			c->last = id;
-			if (!c->sending)
-				arm_send(index);
+			send_later(index);
 		} else {
 			give_back(id);
 		}
@@ -188,10 +215,7 @@ static void on_recv(const struct io_uring_cqe *cqe, int index)
 	} else if (!c->receiving) {
 		arm_recv(index);
 	}
-	if (c->ended && c->first >= 0 && !c->sending)
-		arm_send(index);
-	else
-		close_if_done(index);
+	close_if_done(index);
 }
 
 static void on_send(const struct io_uring_cqe *cqe, int index)
@@ -248,6 +272,7 @@ static void open_ring(void)
 	clients = calloc(CLIENTS, sizeof(*clients));
 	if (!clients)
 		die("out of memory");
+	memset(memory, 0, (size_t)BUFFERS * SIZE); /* or the first message in each page pays for it */
 	reg.ring_addr = (uintptr_t)provided;
 	err = io_uring_register_buf_ring(&ring, &reg, 0);
 	if (err)
@@ -259,11 +284,10 @@ static void open_ring(void)
 
 int main(int argc, char **argv)
 {
-	int one = 1, listener = server_open(argc, argv, "12349");
+	int listener = server_open(argc, argv, "12349");
 	struct io_uring_cqe *cqe;
 	unsigned int head, n;
 
-	setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)); /* clients inherit it */
 	open_ring();
 	arm_accept(listener);
 	for (;;) {
@@ -289,5 +313,6 @@ int main(int argc, char **argv)
 			n++;
 		}
 		io_uring_cq_advance(&ring, n);
+		send_all();
 	}
 }

@@ -158,6 +158,12 @@ static const char *check_head(struct http_check *check)
 	check->body = strtoul(value, &end, 10);
 	if (end == value || strncmp(end, "\r\n", 2))
 		return "Content-Length is not a number";
+	check->text = NULL;
+	if (status == 200 && check->body) {
+		check->text = "Hello World!";
+		if (check->body != strlen(check->text))
+			return "a body of another length";
+	}
 	value = field(check->head, "Connection");
 	check->closing = value && !strncmp(value, "close\r\n", 7);
 	if (status != 200 && status != 405 && !check->closing)
@@ -173,6 +179,11 @@ const char *wire_check(struct http_check *check, const char *data, size_t len)
 	while (len) {
 		if (check->body) {
 			n = check->body < len ? check->body : len;
+			if (check->text) {
+				if (memcmp(check->text, data, n))
+					return "a body that is another";
+				check->text += n;
+			}
 			check->body -= n;
 			data += n;
 			len -= n;

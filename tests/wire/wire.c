@@ -316,10 +316,11 @@ static void send_syn(struct peer *p)
 static void begin(struct peer *p, unsigned long number)
 {
 	uint32_t n = number + 2;
+	uint64_t state = seed; /* from here to a place far from that of any other seed */
 
 	memset(p, 0, sizeof(*p));
 	p->number = number;
-	p->rng = seed * 0x9e3779b97f4a7c15ull + number;
+	p->rng = wire_random(&state) + number;
 	do {
 		p->port = PORT_FIRST + next_port++ % PORTS;
 	} while (by_port[p->port]);

@@ -16,6 +16,7 @@
  * @answers: final answers so far
  * @closing: one has said that it is the last
  * @body: bytes of a body to come
+ * @text: what they have to be, or NULL where a server may say there what it likes
  * @head_len: bytes of @head
  * @head: a head that has not ended yet
  */
@@ -25,6 +26,7 @@ struct http_check {
 	uint32_t answers;
 	bool closing;
 	size_t body;
+	const char *text;
 	size_t head_len;
 	char head[1024];
 };

@@ -63,6 +63,9 @@ static void client_watch(struct client *c, uint32_t events)
 	epoll_ctl(epoll_fd, EPOLL_CTL_MOD, c->fd, &ev);
 }
 
+/* What a client is watched for: an event is told once, so whoever is told reads all there is. */
+#define WATCHED (EPOLLIN | EPOLLRDHUP | EPOLLET)
+
 /* Keeps what the socket did not take and waits for room, reading nothing meanwhile. */
 static bool client_hold(struct client *c, const char *data, size_t len)
 {
@@ -76,33 +79,40 @@ static bool client_hold(struct client *c, const char *data, size_t len)
 	return true;
 }
 
-static void on_readable(struct client *c)
+/* Answers what one read brings. Return: whether to read again, as there is more, or the end to come. */
+static bool answer_some(struct client *c, bool to_the_end)
 {
 	ssize_t got = read(c->fd, scratch, sizeof(scratch));
+	bool more = got == sizeof(scratch) || to_the_end; /* less is all there was */
 	const char *text = scratch;
 	ssize_t put;
 
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
+		return errno == EINTR;
 	if (got <= 0) {
 		client_close(c);
-		return;
+		return false;
 	}
 	got = answer_of(&c->state, &text, got, &c->last);
 	put = got ? send(c->fd, text, got, MSG_NOSIGNAL) : 0;
-	if (put == got) {
-		if (c->last)
-			client_close(c);
-		return;
-	}
-	if (put < 0 && errno != EAGAIN && errno != EINTR) {
+	if (put == got && !c->last)
+		return more;
+	if (put == got || (put < 0 && errno != EAGAIN && errno != EINTR)) {
 		client_close(c);
-		return;
+		return false;
 	}
 	if (put < 0)
 		put = 0;
 	if (!client_hold(c, text + put, got - put))
 		client_close(c);
+	return false;
+}
+
+/* @to_the_end: that has come, and is told but once. */
+static void on_readable(struct client *c, bool to_the_end)
+{
+	while (answer_some(c, to_the_end))
+		;
 }
 
 static void on_writable(struct client *c)
@@ -123,14 +133,14 @@ static void on_writable(struct client *c)
 	}
 	free(c->held);
 	c->held = NULL;
-	client_watch(c, EPOLLIN);
+	client_watch(c, WATCHED);
 }
 
 static void on_accept(int listener)
 {
-	struct epoll_event ev = { .events = EPOLLIN };
+	struct epoll_event ev = { .events = WATCHED };
 	struct client *c;
-	int fd, one = 1;
+	int fd;
 
 	while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
 		c = calloc(1, sizeof(*c));
@@ -138,11 +148,12 @@ static void on_accept(int listener)
 			close(fd);
 			continue;
 		}
-		setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 		c->fd = fd;
 		ev.data.ptr = c;
 		if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev))
 			client_close(c);
+		else
+			on_readable(c, false); /* mostly its first message is there */
 	}
 }
 
@@ -161,7 +172,8 @@ static int open_listener(const struct options *o)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &zero, sizeof(zero));
 	if (bind(fd, (struct sockaddr *)ss, len) || listen(fd, o->backlog))
 		die("cannot listen on %s port %s: %s", o->addr, o->port, strerror(errno));
-	/* What is accepted inherits it: the answer acknowledges the first request, not an ACK before. */
+	/* What is accepted inherits both: the answer acknowledges the first request, not an ACK before. */
+	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &zero, sizeof(zero));
 	free(ss);
 	return fd;
@@ -229,7 +241,7 @@ int server_main(int argc, char **argv, const char *port, server_answer answer)
 			else if (c->held)
 				on_writable(c);
 			else
-				on_readable(c);
+				on_readable(c, events[i].events & EPOLLRDHUP);
 		}
 	}
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
- * server.h - a TCP server in user space: one thread and epoll, as the kernel's servers are measured
+ * server.h - a TCP server in user space: one thread and edge-triggered epoll, as the kernel's servers are measured
  * against. It does what a fair server must and nothing else: reads what is there, sends the answer,
  * keeps what the socket did not take, and prints nothing per event.
  */
@@ -28,7 +28,7 @@ typedef size_t (*server_answer)(unsigned int *state, const char **text, size_t l
  * @port: to listen on without -p
  *
  * Return: the listening socket, non-blocking, for IPv4 too; what is accepted acknowledges
- * its first data with the answer. With as many files as may be.
+ * its first data with the answer, and delays no segment. With as many files as may be.
  */
 int server_open(int argc, char **argv, const char *port);
 

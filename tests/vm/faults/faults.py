@@ -12,6 +12,7 @@ KINDS = ("failslab", "fail_page_alloc")
 # "make faults" takes every chance of the longest calls, a run of all tests a few.
 ALL = os.environ.get("FAULTS") == "all"
 STEP = 1 if ALL else 30
+injected = 0  # faults, of all tests so far
 NTH_MAX = 20000  # no call has so many chances to fail: one that never ends is a fault of its own
 
 
@@ -58,6 +59,7 @@ def every_nth(call, step=1, task=None, prepare=None, dense=NTH_MAX):
     """Runs call() again and again with its first, second, ... chance to fail made to fail, until there are no more;
     prepare() before each, without a fault. Yields each one's number and what call() raised: an OSError, or None.
     step: only every so manieth, up to the one that dense tells; each from there on, or where not all are wanted every third."""
+    global injected  # pylint: disable=global-statement
     with nth_of(task or threading.get_native_id()) as nth:
         for n in itertools.chain(range(1, dense, step), range(dense, NTH_MAX, 1 if ALL or dense == NTH_MAX else 3)):
             error = None
@@ -71,6 +73,7 @@ def every_nth(call, step=1, task=None, prepare=None, dense=NTH_MAX):
             if nth(0):
                 assert error is None, f"without a fault: {error}"
                 return
+            injected += 1
             yield n, error
     raise AssertionError(f"more than {NTH_MAX} chances to fail")
 
@@ -97,12 +100,18 @@ def below(module):
 def failing(module, percent, most=1 << 30):
     """Lets a share of the allocations fail that are made below a module's functions, so many at most: in softirqs and
     workers too. Yields a function that says how many did so far."""
+    global injected  # pylint: disable=global-statement
+
+    def had():
+        return sum(most - int((DEBUGFS / kind / "times").read_text()) for kind in KINDS)
+
     with below(module):
         allow_all()
         for kind in KINDS:
             configure(kind, interval=1, times=most, space=0, probability=percent)
         try:
-            yield lambda: sum(most - int((DEBUGFS / kind / "times").read_text()) for kind in KINDS)
+            yield had
         finally:
+            injected += had()
             for kind in KINDS:
                 configure(kind, probability=0)

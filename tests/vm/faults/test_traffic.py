@@ -1,25 +1,32 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that a server whose allocations fail under traffic goes on serving: clients may be reset or wait, and when
-there is memory again all is as before."""
+there is memory again all is as before. And that what others do to their sockets is done, or not."""
 
+import contextlib
+import errno
 import os
 import random
 import re
+import signal
 import socket
+import subprocess
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from faults import failing
 from http_cases import get
-from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, connect, insmod, modes, receive_all, scaled, sh
+from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, forever, insmod, modes, receive_all, scaled,
+                 sh)
 
 pytestmark = pytest.mark.boot(faults=True, minutes=2)
 
 SEED = int(os.environ.get("SEED") or 1)
 SECONDS = 60 if os.environ.get("FAULTS") == "all" else 5
 GET = get()
+FILE = "/proc/net/drop_tcp_sock"
 
 
 def echo_client(stop, seed, tally):
@@ -107,6 +114,46 @@ def test_service(load, module, client, percent):
     server.wait("active", 0, seconds=60)
     stats = server.stats()
     assert stats["accepted"] == stats["closed"]
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_drops():
+    """Sockets that are dropped while they come and go are gone or not; what there was no memory for is done when there is some."""
+    insmod(KO_DIR / "drop_tcp_sock.ko")
+    end = time.monotonic() + SECONDS
+    tally = {"written": 0, "refused": 0}
+
+    def drop():
+        lines = [b"*:7003 *:* connected", b"127.0.0.0/8:* *:7003 connected", b"nonsense", b"*:* *:7003 bucket", b"127.0.0.1:7003 127.0.0.1:1"]
+        while time.monotonic() < end:
+            try:
+                with open(FILE, "wb", buffering=0) as f:
+                    f.write(b"\n".join(lines) + b"\n")
+                tally["written"] += 1
+            except OSError as e:
+                assert e.errno in (errno.ENOMEM, errno.ENOBUFS, errno.EAGAIN), e
+                tally["refused"] += 1
+            time.sleep(0.02)
+
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", "7003"]))
+        stack.callback(server.terminate)
+        for how in ["--reconnect"], ["--lean"]:
+            client = stack.enter_context(forever([BENCH, "-c", "10", "-n", "100000000", *how, "127.0.0.1", "7003"]))
+            stack.callback(os.killpg, client.pid, signal.SIGKILL)
+        had = stack.enter_context(failing("drop_tcp_sock", 40))
+        with ThreadPoolExecutor(2) as pool:
+            for done in [pool.submit(drop) for _ in range(2)]:
+                done.result()
+        faults = had()
+    counts = {k: int(v) for k, v in re.findall(r"^(\w+) (\d+)$", Path(FILE).read_text(), re.M)}
+    print(f"{faults} faults; {tally}; {counts}")
+    assert faults > 10 and tally["written"] and tally["refused"] and counts["dropped"]
+    with connections(3) as (asked, _, (addr, port)):
+        Path(FILE).write_text(f"127.0.0.1:* {addr}:{port}\n")
+        for s in asked:
+            with pytest.raises(ConnectionAbortedError):
+                s.send(b"x")
 
 
 def converse(count):

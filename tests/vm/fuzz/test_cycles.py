@@ -6,11 +6,10 @@ import contextlib
 import itertools
 import os
 import re
-import subprocess
 import time
 
 import pytest
-from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, UNLOAD_MAX, connected, insmod, rmmod, scaled, statistics_file, unload_all
+from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, UNLOAD_MAX, connected, forever, insmod, rmmod, scaled, statistics_file, unload_all
 
 # Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = [pytest.mark.boot(clock="turns", minutes=2), pytest.mark.usefixtures("unloaded")]
@@ -26,12 +25,6 @@ LOADS = [(BENCH, "-c", MANY, "-n", "100000000", "--lean"), (BENCH, "-c", FEW, "-
          ("sh", "-c", f"echo '127.0.0.1:{PORT} *:* time-wait' >/proc/net/drop_tcp_sock")]
 # Which counter says that a module was at work.
 WORK = {"kecho": "bytes_out", "khttpd": "requests", "drop_tcp_sock": "requested", "tcpprobe": "read"}
-
-
-def forever(command):
-    """Runs a command anew whenever it ends, which it does when the module goes."""
-    return subprocess.Popen(["sh", "-c", 'while :; do "$@" >/dev/null 2>&1 || sleep 0.1; done', "sh", *map(str, command)],
-                            start_new_session=True)
 
 
 def work(module):

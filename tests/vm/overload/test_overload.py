@@ -9,46 +9,14 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (BENCH, DEBUG, HTSTRESS, HTTP_PORT, PORT, connect, meminfo, modes, network_namespace, scaled, sh, shrink_slabs, sockstat,
-                 sysctl)
-from overload import GET, URL, exchange, others_are_served, serve_all, served, swallow, syn_flood, tcp_limit
+from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, modes, network_namespace, scaled, sh, sysctl
+from overload import GET, URL, exchange, kernel_memory, others_are_served, served, swallow, syn_flood, tcp_limit
 
 
 def netstat(name):
     """A counter of /proc/net/netstat."""
     names, values = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2])
     return int(values[names.index(name)])
-
-
-def kernel_memory():
-    """Bytes that the kernel cannot take back, and those of socket buffers. Not where KASAN keeps what was freed: there
-    kmemleak looks."""
-    if DEBUG:
-        return 0
-    shrink_slabs()
-    return meminfo("SUnreclaim") + sockstat("mem") * 4096
-
-
-@pytest.fixture
-def servers(load, klog):
-    """Both, whatever else happens: they say nothing, and in the end they hold nobody and what they took."""
-    both = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
-    klog.lines()
-    serve_all()
-    for server in both:
-        server.wait("active", 0)
-    before = kernel_memory()
-    yield both
-    for server in both:
-        server.wait("active", 0, seconds=60)
-        stats = server.stats()
-        assert stats["accepted"] == stats["closed"], stats
-    serve_all()
-    end = time.monotonic() + 60
-    while (more := kernel_memory() - before) > 4 << 20:
-        assert time.monotonic() < end, f"{more} bytes more than before"
-        time.sleep(1)
-    assert [line for line in klog.lines() if line.startswith(("kecho", "khttpd"))] == []
 
 
 @modes("fast", "worker")

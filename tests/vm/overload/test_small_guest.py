@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that the servers live on in a small machine whose memory others use: clients may wait or be reset, and when
-there is memory again all is as before. What they do without any, tests/vm/faults proves."""
+there is memory again all is as before. And that nobody asks for more than there is. What they do without any, tests/vm/faults
+proves."""
 
 import contextlib
+import errno
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
-from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, meminfo, modes, scaled, sh
-from overload import GET, URL, others_are_served, serve_all, swallow, tcp_limit
+from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, insmod, meminfo, modes, rmmod, scaled, settings, sh
+from overload import GET, URL, others_are_served, swallow, tcp_limit
 
 # The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
 pytestmark = pytest.mark.boot(mib=256, faults=True, alone=True, minutes=2)
@@ -29,9 +33,8 @@ print(len(held))
 
 
 @modes("fast", "worker")
-def test_no_memory(load):
+def test_no_memory(servers):
     leave = 2 * tcp_limit() + (4 << 20)  # less, and the kernel kills somebody
-    servers = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
     with subprocess.Popen([sys.executable, "-S", "-c", HOG, str(leave)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog, \
          contextlib.ExitStack() as held, others_are_served("no memory") as others:
         assert hog.stdout.readline() == "ready\n"
@@ -48,6 +51,33 @@ def test_no_memory(load):
     print(f"{said.strip()} MiB held by a process, {taken >> 20} MiB taken by sockets, {left >> 20} MiB left; "
           f"{[server.stats() for server in servers]}")
     assert left < leave and taken > 5 << 20
-    for server in servers:
-        server.wait("active", 0, seconds=60)
-    serve_all()
+
+
+@pytest.mark.parametrize("name", ["bufsize", "hashsize"])
+def test_tables_that_do_not_fit(unloaded, name):
+    """Of tcpprobe: what would take more than half of the memory is refused, by a change or when it is opened, and no process
+    is killed for it."""
+    insmod(KO_DIR / "tcpprobe.ko")
+    killed = vmstat("oom_kill")
+    path = next(path for path in settings("tcpprobe") if path.name == name)
+    before, most = path.read_text(), 1 << (22 if name == "bufsize" else 24)
+    fd = os.open("/proc/net/tcpprobe", os.O_RDONLY)
+    try:
+        with pytest.raises(OSError) as err:
+            path.write_text(str(most))
+        assert err.value.errno == errno.ENOMEM and path.read_text() == before
+    finally:
+        os.close(fd)
+    path.write_text(str(most))  # nobody has it open
+    with pytest.raises(OSError) as err:
+        os.open("/proc/net/tcpprobe", os.O_RDONLY)
+    assert err.value.errno == errno.ENOMEM
+    path.write_text(before)
+    os.close(os.open("/proc/net/tcpprobe", os.O_RDONLY))
+    rmmod("tcpprobe")
+    assert vmstat("oom_kill") == killed
+
+
+def vmstat(name):
+    """A counter of the kernel's."""
+    return next(int(line.split()[1]) for line in Path("/proc/vmstat").read_text().splitlines() if line.startswith(name + " "))

@@ -2,8 +2,10 @@
 """Proves the table of docs/security.md: what of the modules' files somebody without privileges can open."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from lib import KO_DIR, MODULES, insmod, settings, unload_all
@@ -23,16 +25,36 @@ for line in sys.stdin.read().splitlines():
         print(e.strerror)
 """
 NOBODY = "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"
+ADMIN = (*NOBODY, "--inh-caps=+net_admin", "--ambient-caps=+net_admin")
 WHO = {"nobody": NOBODY, "root of nobody's user namespace": (*NOBODY, "unshare", "-Ur"),
        "root of a user namespace": ("unshare", "-Ur"),
        "nobody with a network namespace": (*NOBODY, "unshare", "-Ur", "unshare", "-n")}  # its owner's root is to be known by then
 
 
+# Files of every process's own, and of what comes and goes by itself.
+OTHERS = re.compile(r"/proc/(?:\d+|self|thread-self)(?:/|$)|/proc/irq/")
+
+
+def files():
+    """All there is under /proc, but of processes, and of modules under /sys/module."""
+    found = set()
+    for folder, folders, names in os.walk("/proc"):
+        folders[:] = [name for name in folders if not OTHERS.match(f"{folder}/{name}/")]
+        found |= {f"{folder}/{name}" for name in names}
+    real = os.path.realpath("/proc/net")
+    found |= {f"/proc/net/{path.relative_to(real)}" for path in Path(real).rglob("*") if path.is_file()}
+    return found
+
+
 @pytest.fixture(scope="module")
 def everything():
+    before = files()
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
-    yield [path for module in MODULES for path in settings(module, writable=False)]
+    paths = [path for module in MODULES for path in settings(module, writable=False)]
+    new = files() - before
+    assert new == {*MODES, *(str(path) for path in paths if str(path).startswith("/proc/"))}, "a file that no test here knows"
+    yield paths
     unload_all()
 
 
@@ -47,8 +69,8 @@ def test_owners_and_modes(everything):
 
 
 def opened(who, paths, flags):
-    """What comes of opening each path."""
-    done = subprocess.run([*WHO[who], sys.executable, "-S", "-c", OPENER], input="".join(f"{path} {flags}\n" for path in paths),
+    """What comes of opening each path, by one of WHO or behind another command."""
+    done = subprocess.run([*WHO.get(who, who), sys.executable, "-S", "-c", OPENER], input="".join(f"{path} {flags}\n" for path in paths),
                           text=True, capture_output=True, check=True)
     return done.stdout.splitlines()
 
@@ -93,3 +115,13 @@ def test_settings(everything, who):
     assert len(everything) > 30
     assert set(opened(who, everything, "O_RDONLY")) == {"opened"}
     assert set(opened(who, everything, "O_WRONLY")) == {"Permission denied"}
+
+
+def test_network_administrator(everything):
+    """Who is nobody but for CAP_NET_ADMIN may set sysctls, as any of the network's, and nothing else that nobody may not."""
+    sysctls = [path for path in everything if str(path).startswith("/proc/sys/net/")]
+    parameters = [path for path in everything if path.stat().st_mode & 0o200 and path not in sysctls]
+    assert len(sysctls) > 8 and len(parameters) > 5
+    assert set(opened(ADMIN, sysctls, "O_WRONLY")) == {"opened"}
+    assert set(opened(ADMIN, parameters, "O_WRONLY")) == {"Permission denied"}
+    assert set(opened(ADMIN, CLOSED, "O_RDONLY")) == {"Permission denied"}  # by their modes, root's

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves of "make bench" what its tables rest on: one measurement that fails takes none of the others with it, a rival that
+needs less is shown first, and what was refused is neither compared nor drawn."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOP = Path(__file__).resolve().parents[2]
+BENCH = TOP / "tests" / "bench"
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A tree with the measurements and a vm/run that only notes what it was asked for, and fails for echo."""
+    shutil.copytree(BENCH, tmp_path / "tests" / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "vm").mkdir()
+    fake = tmp_path / "vm" / "run"
+    fake.write_text('#!/bin/sh\necho "$*" >>asked\ncase $* in *echo.py) exit 1 ;; esac\n')
+    fake.chmod(0o755)
+    return tmp_path
+
+
+@pytest.mark.parametrize("quick", ["", "1"])
+def test_one_that_fails_leaves_the_others(tree, quick):
+    done = subprocess.run([tree / "tests" / "bench" / "run"], check=False, text=True, capture_output=True, env={**os.environ, "QUICK": quick})
+    asked = [re.search(r"-c (\w+) .*/(\w+)\.py$", line).groups() for line in (tree / "asked").read_text().splitlines()]
+    names = sorted(path.stem for path in BENCH.glob("*.py") if path.stem != "lib")
+    assert len(names) >= 5
+    assert [name for clock, name in asked if clock == "instructions"] == names
+    real = [name for clock, name in asked if clock == "real"]
+    assert real == ([] if quick else [name for name in names if name != "memory"])
+    assert done.returncode == 1
+    told = [line for line in done.stderr.splitlines() if "not all that counts was measured" in line]
+    assert len(told) == (1 if quick else 2) and all("echo" in line for line in told)
+
+
+def report(tmp_path, name, rows, **env):
+    """What a measurement makes of rows: its table, its figures, and what it returns."""
+    program = f"import json, sys; import {name}; print(json.dumps({name}.report(json.load(sys.stdin))), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.argv[0] = '{name}.py'; sys.path.insert(0, '{BENCH}'); {program}"], check=True,
+                          text=True, capture_output=True, input=json.dumps(rows),
+                          env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "instructions", **env})
+    with open(tmp_path / f"{name}.csv", newline="", encoding="utf-8") as f:
+        return (tmp_path / f"{name}.md").read_text(), list(csv.DictReader(f)), json.loads(done.stderr)
+
+
+def test_echo_where_a_rival_wins_comes_first(tmp_path):
+    def row(server, size, connections, cost, refused=""):
+        return {"server": server, "bytes": size, "connections": connections, "refused": refused, **({} if refused else {"ns_per_message": [cost]})}
+
+    rows = [row("kecho", 64, 1, 100), row("epoll", 64, 1, 150), row("sockmap", 64, 1, 130),
+            row("kecho", 64, 32, 100), row("epoll", 64, 32, 90), row("sockmap", 64, 32, 0, "idle 3.0%"),
+            row("kecho", 1 << 20, 2048, 0, "idle 14.1%"), row("epoll", 1 << 20, 2048, 7)]
+    text, figures, refused = report(tmp_path, "echo", rows, SERVERS="kecho;epoll;sockmap", ONLY="64 B, 1;64 B, 32;1 MiB, 2048")
+    lost, won = text.index("Where a rival needs less"), text.index("Where kecho needs less")
+    assert lost < text.index("| 64 B | 32 | 100 | 90 | refused | 0.90 (epoll) | 1.2 |") < won
+    assert lost < text.index("| 1 MiB | 2048 | refused | 7 |") < won < text.index("| 64 B | 1 | 100 | 150 | 130 | 1.30 (sockmap) | 1.35 |")
+    assert "- sockmap, 64 B, 32 connections: idle 3.0%" in text and "no hardware was measured" in text
+    assert refused == 0  # every server idles there
+    assert {(f["server"], f["connections"]) for f in figures if f["refused"]} == {("sockmap", "32"), ("kecho", "2048")}
+    rows = [row("kecho", 64, 1, 0, "idle 1.0%")]
+    assert report(tmp_path, "echo", rows, SERVERS="kecho", ONLY="64 B, 1")[2] == 1
+
+
+def test_http_where_a_rival_wins_comes_first(tmp_path):
+    def row(server, way, connections, cost, refused=""):
+        return {"way": way, "connections": connections, "server": server, "requests_per_second": 1, "ns_per_request": cost, "least": cost,
+                "most": cost, "idle_share": 0, "user": 1, "system": 2, "softirq": 3, "refused": refused}
+
+    rows = [row("nginx", "kept alive", 1, 168), row("user-http-server", "kept alive", 1, 130), row("khttpd fastpath=1", "kept alive", 1, 100),
+            row("khttpd fastpath=0", "kept alive", 1, 120),
+            row("nginx", "16 pipelined", 1, 500), row("user-http-server", "16 pipelined", 1, 90), row("khttpd fastpath=1", "16 pipelined", 1, 100),
+            row("khttpd fastpath=0", "16 pipelined", 1, 105, "idle 2.0%")]
+    text, figures, refused = report(tmp_path, "http", rows, ONLY="kept alive, 1;16 pipelined, 1")
+    lost, won = text.index("Where a rival needs less"), text.index("Where khttpd needs less")
+    assert lost < text.index("| 16 pipelined | 1 | 100 | refused | 500 | 90 | 5.00 | 2 | 0.90 (user-http-server) |") < won
+    assert won < text.index("| kept alive | 1 | 100 | 120 | 168 | 130 | 1.68 | 1.6 | 1.30 (user-http-server) |")
+    assert refused == 1 and len(figures) == 8
+    assert "- khttpd fastpath=0, 16 pipelined, 1 connections: idle 2.0%" in text
+
+
+@pytest.mark.parametrize("plot", ["echo.gp", "http.gp"])
+def test_refused_rows_leave_a_gap(tmp_path, plot):
+    """In what a picture is drawn from each server has as many places as the others, and the refused one is none."""
+    servers = ("kecho", "epoll") if plot == "echo.gp" else ("nginx", "khttpd fastpath=1")
+    file = tmp_path / "a.csv"
+    if plot == "echo.gp":
+        lines = ["server,bytes,connections,refused,ns_per_message"]
+        lines += [f"{server},64,{n},{'idle 3%' if (server, n) == ('epoll', 32) else ''},7" for server in servers for n in (1, 32, 256)]
+    else:
+        lines = ["way,connections,server,requests_per_second,ns_per_request,refused"]
+        lines += [f"kept alive,{n},{server},1,7000,{'idle 3%' if (server, n) == ('nginx', 32) else ''}" for server in servers for n in (1, 32, 256)]
+    file.write_text("\n".join(lines) + "\n")
+    text = (TOP / "plots" / plot).read_text()
+    function = re.search(r"^(rows|cost)\((\w+)\) = (sprintf.*?[^\\])$", text, re.M | re.S)
+    given = "name(i) = word(\"%s\", i)\n" % " ".join(servers) if plot == "echo.gp" else ""
+    call = "rows(%d)" if plot == "echo.gp" else "cost('%s')"
+    found = []
+    for number, server in enumerate(servers, 1):
+        asked = call % (number if plot == "echo.gp" else server)
+        script = f"csv = '{file}'\n{given}{function[0]}\nprint system(substr({asked}, 3, strlen({asked})))\n"
+        done = subprocess.run(["gnuplot"], input=script, text=True, capture_output=True, check=True)
+        found.append([line.rpartition(",")[2] for line in done.stderr.splitlines() if line])
+    assert [len(values) for values in found] == [3, 3], found
+    gap = 1 if plot == "echo.gp" else 0
+    assert found[gap][1] == "NaN" and "NaN" not in found[1 - gap]
