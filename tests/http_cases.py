@@ -81,6 +81,7 @@ CASES = [
     ("absolute target, IPv6", targeted(b"http://[::1]:80/"), 200),
     ("absolute target and query", targeted(b"http://a?b"), 200),
     ("absolute target without host", targeted(b"http:///"), 400),
+    ("absolute target without anything", targeted(b"http://"), 400),
     ("absolute target, port alone", targeted(b"http://:80/"), 400),
     ("absolute target with user", targeted(b"http://u@a/"), 400),
     ("absolute target, port too large", targeted(b"http://a:65536/"), 400),
@@ -151,6 +152,8 @@ CASES = [
     ("Host with port", host(b" example.com:8081"), 200),
     ("Host with empty port", host(b" a:"), 200),
     ("Host with white space around", host(b"\t a \t"), 200),
+    ("Host of sub-delims", host(b" a!$&'()*+,;=-._~b"), 200),
+    ("absolute target with a host of sub-delims", targeted(b"http://a!$&'()*+,;=b/"), 200),
     ("Host of an IPv4 address", host(b" 127.0.0.1:80"), 200),
     ("Host of an IPv6 address", host(b" [::1]:80"), 200),
     ("Host with percent-encoding", host(b" a%2e"), 200),
@@ -209,7 +212,8 @@ CASES = [
     ("trailer fields", chunked(b"0\r\nA: b\r\nContent-Length: 5\r\nHost: x y\r\n\r\n"), 405),
     *[(f"chunk size {v!r}", chunked(v + b"\r\nx\r\n0\r\n\r\n"), 400) for v in
       (b"", b"g", b"-1", b"+1", b"0x1", b"1 ", b" 1", b"1\t", b"1\x00", b"11111111111111111", b"00000000000000001", b"1;", b"1; a",
-       b"1;a=", b"1;=b", b"1;a==b", b'1;a="b', b'1;a="b"c', b"1;a b", b"1;\x01", b'1;a="\x01"', b"1,a")],
+       b"1;a=", b"1;=b", b"1;a==b", b'1;a="b', b'1;a="b"c', b"1;a b", b"1;\x01", b'1;a="\x01"', b"1,a", b'1;a="\\\r"', b'1;a="\\\n"',
+       b'1;a="\\\x00"', b'1;a="\\\x7f"')],
     *[(f"chunk size {v!r}", chunked(v + b"\r\nx"), 413) for v in (b"fffffffffffffff", b"ffffffffffffffff", b"100001")],
     ("chunks above max_body", chunked(b"fffff\r\n" + b"x" * 0xfffff + b"\r\n2\r\nxx\r\n0\r\n\r\n"), 413),
     ("chunk sizes whose sum overflows", chunked(b"1\r\nx\r\nffffffffffffffff\r\nx"), 413),
@@ -241,6 +245,7 @@ CASES = [
     *[(f"Expect {v!r}", get(b"Expect: " + v), 417) for v in (b"200-ok", b"100-continue, x", b"x, 100-continue", b"100-continu",
                                                               b"100-continuee", b"100-continue;a=b", b'"100-continue"', b"100 continue")],
     ("Expect in HTTP/1.0", get(b"Expect: x", line=b"GET / HTTP/1.0"), 200),
+    ("Expect 100 in HTTP/1.0", get(b"Expect: 100-continue", b"Content-Length: 1", line=b"GET / HTTP/1.0") + b"x", 200),
     # Connection
     *[(f"Connection {v!r}", get(b"Connection: " + v), 200) for v in
       (b"close", b"keep-alive", b"Upgrade, close", b"", b",", b" , close , ", b"x", b"closed", b"keep-alive\t,\tx")],

@@ -81,6 +81,18 @@ def test_keep(parser, line, fields, keeps):
     assert show(parser, [data])[0].split("@")[0] == f"GET/{line[-1]}/{'keep' if keeps else 'close'}"
 
 
+def test_connect_closes(parser):
+    """What follows a CONNECT may be meant for somebody else: it is the last request, whatever Connection says."""
+    for fields in (), (b"Connection: keep-alive",):
+        assert show(parser, [get(*fields, line=b"CONNECT a:443 HTTP/1.1") + get()])[0].startswith("CONNECT/1/close@")
+
+
+def test_chunk_extension_at_the_limit(parser):
+    """So many bytes, the CR behind them included, and not one more."""
+    cases = [chunked(b"1;" + b"e" * n + b"\r\nx\r\n0\r\n\r\n") for n in (89, 90)]
+    assert [line.split("@")[0] for line in show(parser, cases, 90, 100, 100)] == ["POST/1/keep", "!413"]
+
+
 def test_unfinished(parser):
     """Where a stream that ends too early stands."""
     data = chunked(b"3\r\nabc\r\n0\r\nT: u\r\n\r\n")
