@@ -26,6 +26,7 @@ set key outside top center horizontal samplen 1
 cost(server) = sprintf("< awk -F, '$3 == \"%s\" { sub(\"a connection each\", \"one each\", $1); print $2 \"\\\\n\" $1 \",\" ($NF ~ /^idle/ ? \"NaN\" : $5 / 1000) }' %s", \
 	server, csv)
 plot cost("nginx") using 2:xtic(1) lc rgb "#d55e00" title "nginx", \
+     cost("nginx deferred") using 2 lc rgb "#a04000" title "nginx, listen deferred", \
      cost("user-http-server") using 2 lc rgb "#e69f00" title "user-http-server (epoll, no parser)", \
      cost("khttpd fastpath=1") using 2 lc rgb "#0072b2" title "khttpd", \
      cost("khttpd fastpath=0") using 2 lc rgb "#56b4e9" title "khttpd, worker only"

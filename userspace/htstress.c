@@ -39,14 +39,16 @@ static void usage(FILE *to)
 	      "      --hist FILE      write the whole distribution of latencies as CSV\n"
 	      "Good is an answer of status 2xx whose body is as long as its Content-Length, or its chunks,\n"
 	      "say; bad one of another status. Whatever else happens counts as a socket error, costs a\n"
-	      "request, and the connection is made anew. Without -k the server has to close behind its\n"
+	      "request, and the connection is made anew. With -P it costs all N that were sent together,\n"
+	      "those of them included that were answered. Without -k the server has to close behind its\n"
 	      "answer. Latency runs from the send of a request's first byte to the last of its answer (with\n"
-	      "-P: of all N answers).\n"
+	      "-P: of all N answers). --timeout is also how long is waited, after -d, for what is under way.\n"
 	      "Exit status: 0 all good, 1 not all good, 2 bad usage.\n",
 	      to);
 }
 
-static double percent(uint64_t part, uint64_t whole)
+/* Rounded down: 100 is all. */
+static unsigned int percent(uint64_t part, uint64_t whole)
 {
 	return whole ? 100.0 * part / whole : 0;
 }
@@ -58,9 +60,9 @@ static void print_text(const struct load_options *opt, const struct load_result 
 
 	(void)label;
 	printf("\nrequests:      %" PRIu64 "\n", all);
-	printf("good requests: %" PRIu64 " [%.0f%%]\n", r->messages, percent(r->messages, all));
-	printf("bad requests:  %" PRIu64 " [%.0f%%]\n", r->bad, percent(r->bad, all));
-	printf("socket errors: %" PRIu64 " [%.0f%%]\n", errors, percent(errors, all));
+	printf("good requests: %" PRIu64 " [%u%%]\n", r->messages, percent(r->messages, all));
+	printf("bad requests:  %" PRIu64 " [%u%%]\n", r->bad, percent(r->bad, all));
+	printf("socket errors: %" PRIu64 " [%u%%]\n", errors, percent(errors, all));
 	printf("seconds:       %.3f\n", r->seconds);
 	printf("requests/sec:  %.3f\n\n", r->messages / r->seconds);
 	if (!opt->lean) {
@@ -120,10 +122,10 @@ static const struct option long_options[] = {
 	LOAD_LONG_OPTIONS,
 };
 
-/* Splits @url into its host, with brackets where it has them, its port and its path. */
-static void split_url(const char *url, char **host, char **port, char **path)
+/* Splits @url into its host, with brackets where it has them, its port and its path; a fragment is nobody's but ours. */
+static void split_url(const char *whole, char **host, char **port, char **path)
 {
-	const char *at = url, *end;
+	const char *url = strndup(whole, strcspn(whole, "#")), *at = url, *end;
 	size_t len;
 
 	if (!strncasecmp(at, "https://", 8))
@@ -149,13 +151,26 @@ static void split_url(const char *url, char **host, char **port, char **path)
 		die("out of memory");
 }
 
+/* What the Host field says of @host: a zone means something to this machine alone (RFC 6874). */
+static char *without_zone(const char *host)
+{
+	size_t len = strcspn(host, "%");
+	char *text;
+
+	if (*host != '[' || !host[len])
+		return strdup(host);
+	if (asprintf(&text, "%.*s]", (int)len, host) < 0)
+		die("out of memory");
+	return text;
+}
+
 static void compose(const char *url, int family, struct load_options *opt)
 {
 	char *host, *port, *path, *bare, *text;
 
 	split_url(url, &host, &port, &path);
 	if (asprintf(&text, "GET %s HTTP/1.%d\r\nHost: %s%s%s\r\n%s\r\n", path, !http10,
-		     host_field ?: host, host_field || !strcmp(port, "80") ? "" : ":",
+		     host_field ?: without_zone(host), host_field || !strcmp(port, "80") ? "" : ":",
 		     host_field || !strcmp(port, "80") ? "" : port,
 		     http10 ? (http.keep ? "Connection: keep-alive\r\n" : "")
 			    : (http.keep ? "" : "Connection: close\r\n")) < 0)

@@ -33,7 +33,9 @@ LATENCY = 32  # connections of which the latencies are drawn
 def amount(size, connections):
     """Messages a connection: so many as take a second of instruction time or so, QUICK or in real time a quarter of that."""
     cost = 130000 if size == CONNECT else 25000 + 1.2 * size
-    return max(1, round((0.25e9 if QUICK or not INSTRUCTIONS else 1e9) / cost / connections))
+    count = max(1, round((0.25e9 if QUICK or not INSTRUCTIONS else 1e9) / cost / connections))
+    # TCP acknowledges up to 16 of a connection's first segments at once: of small messages those are to be few.
+    return count if size == CONNECT or size > 4096 else max(count, 100)
 
 
 def measure(server, size, connections):
@@ -70,11 +72,13 @@ def main():
     for server in ECHO_SERVERS:
         with server.serving():
             for size, connections, _ in ROWS:
+                if server.connects and size != CONNECT:
+                    continue
                 rows.append(measure(server, size, connections))
                 row = rows[-1]
                 told = row["refused"] or f"{spread(row['ns_per_message'])} ns a message"
                 print(f"  {server.name}, {SIZES.get(size, size)}, {connections} connections: {told}", file=sys.stderr)
-            if (INSTRUCTIONS or NATIVE) and "ONLY" not in os.environ:
+            if (INSTRUCTIONS or NATIVE) and "ONLY" not in os.environ and not server.connects:
                 latency(server)
     return report(rows)
 
@@ -89,7 +93,8 @@ def report(rows):
         costs = {r["server"]: r["ns_per_message"] for r in rows
                  if (r["bytes"], r["connections"]) == (size, connections) and not r["refused"]}
         best = min((r for r in rivals if r in costs), key=lambda r: sorted(costs[r])[len(costs[r]) // 2], default=None)
-        cells = [spread(costs[s]) if s in costs else "refused" for s in ours + rivals]
+        refused = {r["server"] for r in rows if (r["bytes"], r["connections"]) == (size, connections) and r["refused"]}
+        cells = [spread(costs[s]) if s in costs else "refused" if s in refused else "" for s in ours + rivals]
         line = f"| {SIZES.get(size, size)} | {connections} | " + " | ".join(cells) + " | "
         ratio = 0
         if best and ours and ours[0] in costs:

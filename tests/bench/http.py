@@ -15,8 +15,9 @@ from pathlib import Path
 from lib import IDLE_MAX, INSTRUCTIONS, QUICK, REPEATS, TOOLS, baseline, bring, cpu_split, khttpd, nginx, pinned, spread, wanted_rows, write
 
 # server: name, settings for the reader, port, khttpd's parameters to set first
-SERVERS = [("nginx", "1.22, one worker, no access log, return 200, listen deferred", 8080, {}),
-           ("user-http-server", "one thread, edge-triggered epoll, 64 KiB buffer, 256 events a wait, no parser", 8082, {}),
+SERVERS = [("nginx", "1.22, one worker, no access log, return 200", 8080, {}),
+           ("nginx deferred", "the same, listen deferred (TCP_DEFER_ACCEPT)", 8083, {}),
+           ("user-http-server", "one thread, edge-triggered epoll, 64 KiB buffer, 256 events a wait, TCP_DEFER_ACCEPT, no parser", 8082, {}),
            ("khttpd fastpath=1", "", 8081, {"fastpath": 1}),
            ("khttpd fastpath=0", "", 8081, {"fastpath": 0})]
 if "SERVERS" in os.environ:  # only some, by name, a semicolon between

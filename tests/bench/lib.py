@@ -45,16 +45,18 @@ def pinned(who):
 class EchoServer:
     """One that is measured.
 
-    name: in the tables; about: its settings, for the reader; port: its own;
-    command: for a program; module, params: for a module.
+    name: in the tables; about: its settings, for the reader; port: its own; program, options; or module, params.
+    connects: a row of nothing else but a connection for each message is to be had of it.
     """
 
-    def __init__(self, name, about, port, program=None, module=None, **params):
+    def __init__(self, name, about, port, program=None, module=None, options=(), connects=False, **params):
         self.name = name
         self.about = about
         self.port = port
         self.program = program
         self.module = module
+        self.options = options
+        self.connects = connects
         self.params = params
         self.ours = module == "kecho"
 
@@ -62,7 +64,7 @@ class EchoServer:
     def serving(self):
         """While this is open it serves; yields its process, or None."""
         if self.program:
-            with subprocess.Popen([*pinned("server"), TOOLS / self.program, "-p", str(self.port), "-b", str(BACKLOG)]) as process:
+            with subprocess.Popen([*pinned("server"), TOOLS / self.program, "-p", str(self.port), "-b", str(BACKLOG), *self.options]) as process:
                 try:
                     self.wait()
                     yield process
@@ -99,6 +101,8 @@ ECHO_SERVERS = [
                "user-echo-server"),
     EchoServer("io_uring", "one thread, single issuer, deferred task work, multishot accept, multishot receive, "
                "4,096 provided buffers of 64 KiB, all touched before, a send for all that came at once", 12349, "uring-echo-server"),
+    EchoServer("epoll -D", "epoll with TCP_DEFER_ACCEPT", 12351, "user-echo-server", options=["-D"], connects=True),
+    EchoServer("io_uring -D", "io_uring with TCP_DEFER_ACCEPT", 12352, "uring-echo-server", options=["-D"], connects=True),
     EchoServer("sockmap", "BPF stream verdict on a sockhash, redirected to the socket itself", 12348, "sockmap-echo-server"),
     EchoServer("threads", "a thread a connection, blocking, 64 KiB buffer", 12347, "thread-echo-server"),
     EchoServer("kthreads", "a kernel thread a connection, blocking, 64 KiB buffer", 12350, module="kthread_echo"),
@@ -116,7 +120,8 @@ http {
 	access_log off;
 	keepalive_requests 1000000000;
 	server {
-		listen 127.0.0.1:8080 backlog=1024 deferred;
+		listen 127.0.0.1:8080 backlog=1024;
+		listen 127.0.0.1:8083 backlog=1024 deferred;
 		location / { default_type text/plain; return 200 "Hello World!"; }
 	}
 }
@@ -124,7 +129,8 @@ http {
 
 @contextlib.contextmanager
 def nginx():
-    """While this is open it serves on port 8080; yields its worker's number. Its program is vm/setup's."""
+    """While this is open it serves on port 8080, and with TCP_DEFER_ACCEPT on 8083; yields its worker's number. Its program is
+    vm/setup's."""
     shutil.copy(TOP / "build" / "nginx" / "usr" / "sbin" / "nginx", TOOLS)
     for folder in ("/var/lib/nginx", "/var/log/nginx"):
         os.makedirs(folder, exist_ok=True)
@@ -148,7 +154,7 @@ def nginx():
 @contextlib.contextmanager
 def baseline():
     """The same of user-http-server, on port 8082."""
-    with subprocess.Popen([*pinned("server"), TOOLS / "user-http-server"]) as process:
+    with subprocess.Popen([*pinned("server"), TOOLS / "user-http-server", "-D"]) as process:
         try:
             yield process.pid
         finally:

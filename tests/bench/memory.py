@@ -108,8 +108,8 @@ def main():
     bring("bench", "user-http-server", *[server.program for server in ECHO_SERVERS if server.program])
     echoes = []
     for server in ECHO_SERVERS:
-        if server.name.startswith("kecho worker"):
-            continue  # holds what kecho holds
+        if server.name.startswith("kecho worker") or server.connects:
+            continue  # holds what kecho holds, or what it does by its other name
         with server.serving() as process:
             echoes.append(measure(server.name, server.port, held_echoes, process and process.pid))
     requests = []

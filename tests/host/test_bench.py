@@ -79,7 +79,8 @@ def test_http_where_a_rival_wins_comes_first(tmp_path):
             row("khttpd fastpath=0", "kept alive", 1, 120),
             row("nginx", "16 pipelined", 1, 500), row("user-http-server", "16 pipelined", 1, 90), row("khttpd fastpath=1", "16 pipelined", 1, 100),
             row("khttpd fastpath=0", "16 pipelined", 1, 105, "idle 2.0%")]
-    text, figures, refused = report(tmp_path, "http", rows, ONLY="kept alive, 1;16 pipelined, 1")
+    text, figures, refused = report(tmp_path, "http", rows, ONLY="kept alive, 1;16 pipelined, 1",
+                                    SERVERS="nginx;user-http-server;khttpd fastpath=1;khttpd fastpath=0")
     lost, won = text.index("Where a rival needs less"), text.index("Where khttpd needs less")
     assert lost < text.index("| 16 pipelined | 1 | 100 | refused | 500 | 90 | 5.00 | 2 | 0.90 (user-http-server) |") < won
     assert won < text.index("| kept alive | 1 | 100 | 120 | 168 | 130 | 1.68 | 1.6 | 1.30 (user-http-server) |")

@@ -3,8 +3,12 @@
 
 import contextlib
 import csv
+import itertools
 import json
+import os
+import pty
 import random
+import re
 import resource
 import socket
 import struct
@@ -71,7 +75,7 @@ def errors(done):
 ])
 def test_a_faulty_server_is_found_out(answer, kind):
     server = Faulty(answer)
-    done = bench("-c", 3, "-n", 5, "--timeout", 1, "--json", port=server.port)
+    done = bench("-c", 3, "-n", 5, *(["--timeout", 1] if kind == "unanswered" else []), "--json", port=server.port)
     assert done.returncode == 1
     assert errors(done)[kind] == 3, done.stdout
 
@@ -193,6 +197,9 @@ def htstress(*args, port):
     OK, b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\ncontent-length:2\r\n\r\nok",
     b"HTTP/1.1 200 OK\r\nContent-Length: 2 \t\r\n\r\nok", b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 100 Continue\r\n\r\n" + OK,
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nTrailer: x\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked \t\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 100 Continue\r\n\r\n" * 50 + OK, b"HTTP/1.1 200 OK\r\nConnection: closed\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.0 200 OK\r\nConnection: x, Keep-Alive\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\nX: " + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"])
 def test_htstress_reads_answers(answer):
     done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Faulty(lambda data: answer * data.count(b"\r\n\r\n")).port)
@@ -210,20 +217,100 @@ def test_htstress_reads_answers(answer):
     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nz\r\n", "wrong_bytes"), (None, "closed_early"),
     *[(b"HTTP/1.1 200 OK\r\nContent-Length: %s\r\n\r\nok" % n, "wrong_bytes") for n in (b"+2", b"-1", b"0x2", b"2 2", b"")],
     *[(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n%s\r\nok\r\n0\r\n\r\n" % n, "wrong_bytes") for n in (b"+2", b"-1", b"0x2", b"")],
-    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n", "wrong_bytes")])
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n2\r\nok\r\n0\r\n\r\n", "wrong_bytes"),
+    *[(line + b"\r\nContent-Length: 0\r\n\r\n", "wrong_bytes") for line in (
+        b"HTTP/1.1 2000 OK", b"HTTP/1.1 200OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 099 OK", b"HTTP/1.  1 200 OK", b"HTTP/1.99 200 OK",
+        b"HTTP/1.a 200 OK", b"HTTP/2.0 200 OK", b"HTTP/1.1  200 OK", b"http/1.1 200 OK")],
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 0000000000000002\r\n\r\nok", "wrong_bytes"),
+    (b"HTTP/1.1 102 Processing\r\n\r\n" * 200, "wrong_bytes")])
 def test_a_faulty_http_server_is_found_out(answer, kind):
     """Each of its answers costs a request, and the rest are asked on a new connection."""
-    done = htstress("-n", 6, "-c", 2, "-k", "--timeout", 1, "--json", port=Faulty(lambda data: answer).port)
+    patience = ["--timeout", 1] if kind == "unanswered" else []
+    done = htstress("-n", 6, "-c", 2, "-k", *patience, "--json", port=Faulty(lambda data: answer).port)
     result = json.loads(done.stdout)
     assert done.returncode == 1 and result["good"] == 0
     assert result["errors"][kind] == (2 if kind == "unanswered" else 6), done.stdout
 
 
-def test_bad_answers_are_counted():
-    done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Faulty(lambda data: OK.replace(b"200", b"404")).port)
+@pytest.mark.parametrize("answer", [
+    *[OK.replace(b"200 OK", b"%d x" % status) for status in (300, 301, 404, 503, 999)], b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"])
+def test_bad_answers_are_counted(answer):
+    done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Faulty(lambda data: answer).port)
     result = json.loads(done.stdout)
     assert done.returncode == 1 and (result["good"], result["bad"]) == (0, 6)
     assert not result["errors"]["first"]
+
+
+class Once(Faulty):
+    """Closes behind each answer."""
+
+    def serve(self, sock):
+        with sock, contextlib.suppress(ConnectionError):
+            if data := sock.recv(65536):
+                sock.sendall(self.answer(data))
+
+
+@pytest.mark.parametrize("answer", [
+    b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 200 OK\r\nConnection: x\r\nContent-Length: 0\r\n\r\n"])
+def test_last_answers_are_known(answer):
+    """By what they say, or by their version."""
+    done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Once(lambda data: answer).port)
+    assert done.returncode == 0 and json.loads(done.stdout)["good"] == 6, done.stdout
+
+
+def test_percentages_of_a_hundred_are_of_all():
+    number = itertools.count()
+    done = htstress("-n", 1000, "-k", port=Faulty(lambda data: OK.replace(b"200", b"404") if next(number) == 500 else OK).port)
+    assert "good requests: 999 [99%]" in done.stdout and "bad requests:  1 [0%]" in done.stdout, done.stdout
+
+
+def test_latency_is_that_of_the_answers():
+    """Not of the connects; in each form of output."""
+    port = Faulty(lambda data: time.sleep(0.03) or OK).port
+    result = json.loads(htstress("-n", 20, "-k", "--json", port=port).stdout)
+    assert result["latency_ns"]["count"] == 20 and result["connect_ns"]["count"] == 1
+    assert result["latency_ns"]["min"] >= 30e6 > result["connect_ns"]["max"]
+    text = htstress("-n", 20, "-k", port=port).stdout
+    assert float(re.search(r"^latency +min ([0-9.]+) ", text, re.M)[1]) >= 30e3, text
+    row = next(csv.DictReader(htstress("-n", 20, "-k", "--csv", port=port).stdout.splitlines()))
+    assert float(row["latency_p50_ns"]) >= 30e6 > float(row["connect_p50_ns"]), row
+
+
+def test_socket_errors_in_csv():
+    done = htstress("-n", 40, "-c", 2, "-k", "--csv", port=Resetting(3).port)
+    row = next(csv.DictReader(done.stdout.splitlines()))
+    assert (row["good"], row["bad"], row["socket_errors"]) == ("30", "0", "10")
+
+
+def test_progress_on_a_terminal():
+    """Is shown, and gone at the end; elsewhere nobody sees any."""
+    leader, follower = pty.openpty()
+    command = [HTSTRESS, "-n", "20", "-k", f"http://127.0.0.1:{Faulty(lambda data: time.sleep(0.03) or OK).port}/"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=follower, timeout=60)
+    shown = os.read(leader, 1 << 16).decode()
+    os.close(follower)
+    os.close(leader)
+    assert re.search(r"\r +[0-9.]+ s  [1-9]\d* answers ", shown) and shown.endswith("\r\033[K"), shown
+    assert subprocess.run(command, check=True, capture_output=True, timeout=60).stderr == b""
+
+
+class Dripping(Faulty):
+    """Its answer comes by a byte now and then."""
+
+    def serve(self, sock):
+        with sock, contextlib.suppress(ConnectionError):
+            sock.recv(65536)
+            for byte in OK.replace(b"2\r", b"9999\r") + b"x" * 9999:
+                sock.sendall(bytes([byte]))
+                time.sleep(0.1)
+
+
+def test_a_drip_does_not_go_on_for_ever():
+    """What is under way when the time is over is waited for as long as --timeout says."""
+    done = htstress("-d", 1, "-k", "--timeout", 2, "--json", port=Dripping(None).port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and result["errors"]["unanswered"] == 1 and 2.5 < result["seconds"] < 15, done.stdout
 
 
 def test_without_keepalive_the_server_has_to_close():
@@ -351,6 +438,14 @@ def test_host_field_of_htstress(args, host):
     server = Faulty(lambda data: asked.append(data) or OK)
     assert htstress("-n", 1, "-k", *args, port=server.port).returncode == 0
     assert asked == [f"GET / HTTP/1.1\r\nHost: {host.replace('PORT', str(server.port))}\r\n\r\n".encode()]
+
+
+def test_a_fragment_is_not_asked_for():
+    asked = []
+    port = Faulty(lambda data: asked.append(data) or OK).port
+    for url in (f"127.0.0.1:{port}/x?y#z/", f"127.0.0.1:{port}#z"):
+        subprocess.run([HTSTRESS, "-n", "1", "-k", f"http://{url}"], check=True, capture_output=True, timeout=60)
+    assert [data.split(b" ")[1] for data in asked] == [b"/x?y", b"/"]
 
 
 @pytest.mark.parametrize("family,address", [("-4", "[::1]"), ("-6", "127.0.0.1")])

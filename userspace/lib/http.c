@@ -7,6 +7,7 @@
 
 #include "util.h"
 
+#define INTERIM_MAX 100 /* a server that says nothing else would be listened to for ever */
 #define LINE_MAX_LEN 1024 /* of a line of an answer; what is longer is wrong or of no interest */
 
 enum part { STATUS, FIELDS, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, CLOSED };
@@ -14,6 +15,7 @@ enum part { STATUS, FIELDS, BODY, CHUNK_SIZE, CHUNK, CHUNK_END, TRAILER, CLOSED 
 struct state {
 	const struct http *http;
 	unsigned int due; /* answers that are to come, the one at hand included */
+	unsigned int interim; /* of status 1xx in front of the one at hand */
 	unsigned int bad;
 	enum part part;
 	unsigned int status;
@@ -81,6 +83,20 @@ static bool field_is(const char *line, const char *name, const char **value)
 	return true;
 }
 
+/* Whether @name is in the list @value, whose members commas and white space divide. */
+static bool lists(const char *value, const char *name)
+{
+	size_t len;
+
+	for (value += strspn(value, ", \t"); *value; value += strspn(value, ", \t")) {
+		len = strcspn(value, ", \t");
+		if (len == strlen(name) && !strncasecmp(value, name, len))
+			return true;
+		value += len;
+	}
+	return false;
+}
+
 static unsigned int digit_of(char c)
 {
 	if (c >= '0' && c <= '9')
@@ -119,11 +135,20 @@ static bool chunk_size_is(const char *text, uint64_t *value)
 
 static const char *on_status(struct state *s)
 {
-	unsigned int minor;
+	const char *version = "HTTP/1.", *code = s->line + 9;
+	unsigned int i;
 
-	if (sscanf(s->line, "HTTP/1.%u %3u", &minor, &s->status) != 2 || s->status < 100)
+	if (strncmp(s->line, version, 7) || digit_of(s->line[7]) > 9 || s->line[8] != ' ')
 		return "no status line came";
-	s->close = minor == 0;
+	for (s->status = i = 0; i < 3 && digit_of(code[i]) < 10; i++)
+		s->status = 10 * s->status + digit_of(code[i]);
+	if (i < 3 || s->status < 100 || (code[3] && code[3] != ' '))
+		return "no status line came";
+	if (s->status >= 200)
+		s->interim = 0;
+	else if (++s->interim > INTERIM_MAX)
+		return "one answer of status 1xx after the other came";
+	s->close = s->line[7] == '0';
 	s->chunked = s->sized = false;
 	s->left = 0;
 	s->part = FIELDS;
@@ -164,10 +189,10 @@ static const char *on_field(struct state *s)
 			return "a wrong Content-Length came";
 		s->sized = true;
 	} else if (field_is(s->line, "Transfer-Encoding", &value)) {
-		s->chunked = !strcasecmp(value, "chunked");
+		s->chunked = !strncasecmp(value, "chunked", 7) &&
+			     !value[7 + strspn(value + 7, " \t")];
 	} else if (field_is(s->line, "Connection", &value)) {
-		s->close = !strncasecmp(value, "close", 5) ||
-			   (s->close && strncasecmp(value, "keep-alive", 10));
+		s->close = lists(value, "close") || (s->close && !lists(value, "keep-alive"));
 	}
 	return NULL;
 }

@@ -456,7 +456,8 @@ static uint64_t total(struct run *run, bool messages)
 
 /*
  * Waits for the workers to count @counter down, until @end at the latest. Meanwhile shows
- * progress, and has the workers give up when nothing moves any more. Wakes up once a second, or
+ * progress, and has the workers give up when nothing moves any more, or when they were told to stop
+ * and have not for as long. Wakes up once a second, or
  * ten times where somebody looks on: what it does itself is part of what is measured.
  */
 static void supervise(struct run *run, _Atomic unsigned int *counter, uint64_t end)
@@ -472,7 +473,10 @@ static void supervise(struct run *run, _Atomic unsigned int *counter, uint64_t e
 		if (total(run, false) != moved) {
 			moved = total(run, false);
 			moved_at = now;
-		} else if (now - moved_at > opt->stall * 1000000000ull && !run->give_up) {
+		}
+		/* What is under way when the time is over may come in drops: that is waited for as long at most. */
+		if (now - (run->stop ? began : moved_at) > opt->stall * 1000000000ull &&
+		    !run->give_up) {
 			run->give_up = true;
 			eventfd_write(run->wake_fd, 1);
 		}

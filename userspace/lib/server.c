@@ -37,15 +37,17 @@ struct options {
 	const char *addr;
 	const char *port;
 	int backlog;
+	bool defer;
 };
 
 static void usage(FILE *to, const char *name, const char *port)
 {
 	fprintf(to,
-		"usage: %s [-a ADDRESS] [-p PORT] [-b BACKLOG]\n"
+		"usage: %s [-a ADDRESS] [-p PORT] [-b BACKLOG] [-D]\n"
 		"  -a ADDRESS  address to listen on (default ::, which is IPv4 too)\n"
 		"  -p PORT     TCP port (default %s)\n"
-		"  -b BACKLOG  accept queue (default 4096)\n",
+		"  -b BACKLOG  accept queue (default 4096)\n"
+		"  -D          accept a connection when something has come of it (TCP_DEFER_ACCEPT)\n",
 		name, port);
 }
 
@@ -175,6 +177,8 @@ static int open_listener(const struct options *o)
 	/* What is accepted inherits both: the answer acknowledges the first request, not an ACK before. */
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 	setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &zero, sizeof(zero));
+	if (o->defer)
+		setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &one, sizeof(one));
 	free(ss);
 	return fd;
 }
@@ -186,7 +190,7 @@ static void parse(int argc, char **argv, struct options *o)
 	const char *default_port = o->port;
 	int opt;
 
-	while ((opt = getopt(argc, argv, "a:p:b:h")) != -1) {
+	while ((opt = getopt(argc, argv, "a:p:b:Dh")) != -1) {
 		switch (opt) {
 		case 'a':
 			o->addr = optarg;
@@ -196,6 +200,9 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'b':
 			o->backlog = number("-b", optarg, 1, 1 << 20);
+			break;
+		case 'D':
+			o->defer = true;
 			break;
 		case 'h':
 			usage(stdout, name, default_port);

@@ -22,7 +22,7 @@
 typedef size_t (*server_answer)(unsigned int *state, const char **text, size_t len, bool *last);
 
 /**
- * server_open() - parse the options -a, -p and -b, and listen; or die
+ * server_open() - parse the options -a, -p, -b and -D, and listen; or die
  * @argc: main()'s
  * @argv: main()'s
  * @port: to listen on without -p
@@ -32,7 +32,7 @@ typedef size_t (*server_answer)(unsigned int *state, const char **text, size_t l
  */
 int server_open(int argc, char **argv, const char *port);
 
-/* Parses the options -a, -p and -b, and serves until it is killed; or dies. */
+/* Parses the options -a, -p, -b and -D, and serves until it is killed; or dies. */
 int server_main(int argc, char **argv, const char *port, server_answer answer);
 
 #endif

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
+
+#define PROBE_MS 3000 /* that one of several addresses is given to answer */
 
 void die(const char *fmt, ...)
 {
@@ -36,15 +39,23 @@ uint64_t number(const char *option, const char *text, uint64_t min, uint64_t max
 	return value;
 }
 
-/* Whether somebody listens there. */
+/* Whether somebody listens there, and says so within seconds. */
 static bool answers(const struct addrinfo *ai)
 {
-	int fd = socket(ai->ai_family, ai->ai_socktype, ai->ai_protocol);
-	bool yes = fd >= 0 && !connect(fd, ai->ai_addr, ai->ai_addrlen);
+	int fd = socket(ai->ai_family, ai->ai_socktype | SOCK_NONBLOCK, ai->ai_protocol);
+	struct pollfd ready = { .fd = fd, .events = POLLOUT };
+	socklen_t len = sizeof(int);
+	int err = 0;
 
-	if (fd >= 0)
-		close(fd);
-	return yes;
+	if (fd < 0)
+		return false;
+	if (connect(fd, ai->ai_addr, ai->ai_addrlen)) {
+		err = errno;
+		if (err == EINPROGRESS && poll(&ready, 1, PROBE_MS) == 1)
+			getsockopt(fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	}
+	close(fd);
+	return !err;
 }
 
 struct sockaddr_storage *resolve(const char *host, const char *port, int family, bool passive,

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from answers import HELLO, ask, client, read
 from http_cases import get
-from lib import (DEBUG, HTSTRESS, MODES, UNLOAD_MAX, Server, connected, insmod, lossy_link, modes, network_namespace, rmmod,
-                 scaled, sh, slabs, threads)
+from lib import (DEBUG, HTSTRESS, MODES, UNLOAD_MAX, Server, connected, insmod, ip, lossy_link, modes, network_namespace,
+                 rmmod, scaled, sh, slabs, threads)
 
 # Its cache is to be seen under its own name, whatever its size.
 pytestmark = pytest.mark.boot(minutes=8, append="slab_nomerge")
@@ -37,14 +37,33 @@ def test_a_name_with_several_addresses(load):
     load("khttpd", addr="127.0.0.1")
     hosts = Path("/etc/hosts")
     before = hosts.read_text()
-    hosts.write_text("::1 twice\n127.0.0.1 twice\n")
+    # Of the third nobody says that there is none.
+    hosts.write_text("::1 twice\n127.0.0.1 twice\n2001:db8::2 silent\n127.0.0.1 silent\n")
+    ip("link add silent type dummy", "link set silent up", "-6 addr add 2001:db8::1/64 dev silent nodad",
+       "neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev silent nud permanent")
     try:
         results = [json.loads(sh(HTSTRESS, "-n", 6, "-k", *family, "--json", "http://twice:8081/", check=False).stdout)
                    for family in ([], ["-4"], ["-6"])]
+        began = time.monotonic()
+        results.append(json.loads(sh(HTSTRESS, "-n", 6, "-k", "--json", "http://silent:8081/", check=False, timeout=60).stdout))
+        assert 2.5 < time.monotonic() - began < 30
     finally:
+        ip("link del silent")
         hosts.write_text(before)
-    assert [result["good"] for result in results] == [6, 6, 0], results
+    assert [result["good"] for result in results] == [6, 6, 0, 6], results
     assert results[2]["errors"]["connect"] == 6, results[2]
+
+
+@modes("fast")
+def test_htstress_and_a_zone(load):
+    """An address of a link's needs one; the server is not told of it, who would have to refuse it (RFC 6874)."""
+    load("khttpd")
+    ip("link add zone type dummy", "-6 addr add fe80::77/64 dev zone nodad", "link set zone up")
+    try:
+        result = json.loads(sh(HTSTRESS, "-n", 6, "-k", "--json", "http://[fe80::77%zone]:8081/", check=False).stdout)
+    finally:
+        ip("link del zone")
+    assert (result["good"], result["bad"]) == (6, 0), result
 
 
 @modes("fast")
