@@ -38,9 +38,9 @@ def test_a_name_with_several_addresses(load):
     hosts = Path("/etc/hosts")
     before = hosts.read_text()
     # Of the third nobody says that there is none.
-    hosts.write_text("::1 twice\n127.0.0.1 twice\n2001:db8::2 silent\n127.0.0.1 silent\n")
-    ip("link add silent type dummy", "link set silent up", "-6 addr add 2001:db8::1/64 dev silent nodad",
+    ip("link add silent type dummy", "link set silent up", "addr add 2001:db8::1/64 dev silent nodad",
        "neigh add 2001:db8::2 lladdr 02:00:00:00:00:02 dev silent nud permanent")
+    hosts.write_text("::1 twice\n127.0.0.1 twice\n2001:db8::2 silent\n127.0.0.1 silent\n")
     try:
         results = [json.loads(sh(HTSTRESS, "-n", 6, "-k", *family, "--json", "http://twice:8081/", check=False).stdout)
                    for family in ([], ["-4"], ["-6"])]
@@ -58,7 +58,7 @@ def test_a_name_with_several_addresses(load):
 def test_htstress_and_a_zone(load):
     """An address of a link's needs one; the server is not told of it, who would have to refuse it (RFC 6874)."""
     load("khttpd")
-    ip("link add zone type dummy", "-6 addr add fe80::77/64 dev zone nodad", "link set zone up")
+    ip("link add zone type dummy", "addr add fe80::77/64 dev zone nodad", "link set zone up")
     try:
         result = json.loads(sh(HTSTRESS, "-n", 6, "-k", "--json", "http://[fe80::77%zone]:8081/", check=False).stdout)
     finally:
