@@ -72,12 +72,12 @@ static const char *bytes(void *state, size_t offset, size_t *len)
 	return s->http->many + offset;
 }
 
-/* Whether @name is that of the field in @line; then @value is its value. */
+/* Whether @name is that of the field in @line; then @value is its value. Every answer has fields, so it is to cost little. */
 static bool field_is(const char *line, const char *name, const char **value)
 {
 	size_t len = strlen(name);
 
-	if (strncasecmp(line, name, len) || line[len] != ':')
+	if ((*line | 0x20) != (*name | 0x20) || strncasecmp(line, name, len) || line[len] != ':')
 		return false;
 	*value = line + len + 1 + strspn(line + len + 1, " \t");
 	return true;

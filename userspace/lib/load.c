@@ -28,6 +28,7 @@
  * half of the ports first, and ever longer as they run out.
  */
 #define PER_SOURCE 8000
+#define SOURCES 0xffff00
 
 enum state { IDLE, CONNECTING, OPEN, DONE, FAILED };
 
@@ -162,11 +163,12 @@ static void set_source(struct worker *w, int fd)
 	uint64_t n = w->made++ * opt->threads + w->index;
 	int one = 1;
 
-	if (!opt->spread)
+	/* The first is the one that connect() takes by itself. */
+	if (!opt->spread || n / PER_SOURCE % SOURCES == 0)
 		return;
 	/* The port is left to connect(), which may share one among several destinations. */
 	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
-	src.sin_addr.s_addr = htonl(0x7f000001 + (uint32_t)(n / PER_SOURCE % 0xffff00));
+	src.sin_addr.s_addr = htonl(0x7f000001 + (uint32_t)(n / PER_SOURCE % SOURCES));
 	if (bind(fd, (struct sockaddr *)&src, sizeof(src)))
 		die("cannot bind to %s: %s", inet_ntoa(src.sin_addr), strerror(errno));
 }
