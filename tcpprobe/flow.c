@@ -78,7 +78,7 @@ static unsigned int default_buckets(void)
 	return pages > (1UL << (30 - PAGE_SHIFT)) ? 16384 : buckets;
 }
 
-/* There may be millions: lets others have the CPU now and then. Process context, no bucket locked. */
+/* There may be millions: lets others have the CPU. Process context, no bucket locked. */
 static void rest_among_buckets(unsigned int i)
 {
 	if (!(i % 1024))

@@ -272,7 +272,8 @@ static void open_ring(void)
 	clients = calloc(CLIENTS, sizeof(*clients));
 	if (!clients)
 		die("out of memory");
-	memset(memory, 0, (size_t)BUFFERS * SIZE); /* or the first message in each page pays for it */
+	memset(memory, 0,
+	       (size_t)BUFFERS * SIZE); /* or the first message in each page pays for it */
 	reg.ring_addr = (uintptr_t)provided;
 	err = io_uring_register_buf_ring(&ring, &reg, 0);
 	if (err)
