@@ -374,13 +374,11 @@ def shrink_slabs(names=("*",)):
 def slabs(names):
     """Active objects of those slab caches that this kernel has."""
     shrink_slabs(names)
-    return {name: count for name in names if (count := slab_objects(name, None)) is not None}
-
-
-def slab_objects(name, otherwise=0):
-    """Active objects of a slab cache, those that CPUs keep at hand included; of one that this kernel has not, otherwise."""
-    found = re.search(rf"^{name} +(\d+) ", Path("/proc/slabinfo").read_text(), re.M)
-    return int(found[1]) if found else otherwise
+    active = {}
+    for line in Path("/proc/slabinfo").read_text().splitlines()[2:]:
+        fields = line.split()
+        active[fields[0]] = int(fields[1])
+    return {name: active[name] for name in names if name in active}
 
 
 def threads():
