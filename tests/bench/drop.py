@@ -139,8 +139,8 @@ def report(costs):
                      "most": round(max(costs[how, count]))})
         lines.append(f"| {how} | {count} | {spread(costs[how, count], '{:,.0f}')} | {f'<= {wanted:,}' if wanted else ''} | "
                      f"{' | '.join(ratios)} |")
-    write(rows, lines, "TIME-WAIT sockets of loopback connections. Timed is the write alone of lines that are ready, or the whole run of tcpdrop or ss. "
-          "Without -n, ss asks the resolver for names, once a socket.")
+    write(rows, lines, "TIME-WAIT sockets of loopback connections. Timed is the write alone of lines that are ready, or the whole run of tcpdrop or "
+          "ss; time in which the CPU idled is not counted.")
 
 
 if __name__ == "__main__":
