@@ -75,7 +75,7 @@ REPORTS = [
 ]
 
 
-@pytest.mark.parametrize("some", [REPORTS[:5], REPORTS[5:]], ids=["first", "second"])
+@pytest.mark.parametrize("some", [REPORTS[:5], REPORTS[5:9], REPORTS[9:]], ids=["first", "second", "third"])
 def test_reports_fail_a_command_that_succeeded(some):
     """Each kind of report, here put into the log by hand, fails the run and is shown: some in a boot, far apart."""
     filler = "for i in $(seq 70); do echo '<4>nothing' > /dev/kmsg; done"
