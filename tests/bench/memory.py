@@ -118,7 +118,7 @@ def main():
             time.sleep(0.5)
             requests.append(measure(name, port, held_requests, pid))
     lines = []
-    for rows in (echoes, requests):
+    for rows in filter(None, (echoes, requests)):
         rows.sort(key=lambda row: row["all"])
         lines += ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
         lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows] + [""]
