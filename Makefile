@@ -145,13 +145,13 @@ soak: kernel ## all modules under mixed traffic for TIME=60 seconds: memory has 
 	@$(MAKE) -s KERNEL=$(K) modules userspace
 	@mkdir -p output/soak
 	@vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'; \
-		status=$$?; $(MAKE) -s plot; exit $$status
+		status=$$?; $(MAKE) -s plot || status=1; exit $$status
 
 bench: kernel ## the modules beside their rivals, in instruction time, then real time (BENCH= names some of tests/bench, QUICK=1: rougher)
 	@vm/setup bench
 	@$(MAKE) -s KERNEL=$(K) modules hooks userspace peers
 	@mkdir -p output/bench
-	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH); status=$$?; $(MAKE) -s plot; exit $$status
+	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH); status=$$?; $(MAKE) -s plot || status=1; exit $$status
 
 bench-native: ## the same on this machine and its own kernel, in real time, to output/native/ (root; loads the modules)
 	@vm/setup bench

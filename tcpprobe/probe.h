@@ -178,9 +178,9 @@ extern unsigned int probe_maxflows, probe_port, probe_time, probe_purgetime;
  *
  * Return: whether that leaves others half of what is available.
  */
-static inline bool probe_may_take(size_t size)
+static inline bool probe_may_take(u64 size)
 {
-	return size / PAGE_SIZE <= si_mem_available() / 2;
+	return size >> PAGE_SHIFT <= si_mem_available() / 2;
 }
 
 /* --- flow.c --- */

@@ -67,7 +67,7 @@ static struct rings *rings_alloc(unsigned int records)
 	struct ring *ring;
 	int cpu;
 
-	if (!probe_may_take(size * num_possible_cpus()))
+	if (!probe_may_take((u64)size * num_possible_cpus()))
 		return NULL;
 	rings = kzalloc(struct_size(rings, cpu, nr_cpu_ids), GFP_KERNEL);
 	if (!rings)

@@ -140,7 +140,7 @@ def report(costs):
         lines.append(f"| {how} | {count} | {spread(costs[how, count], '{:,.0f}')} | {f'<= {wanted:,}' if wanted else ''} | "
                      f"{' | '.join(ratios)} |")
     write(rows, lines, "TIME-WAIT sockets of loopback connections. Timed is the write alone of lines that are ready, or the whole run of tcpdrop or "
-          "ss; time in which the CPU idled is not counted.")
+          "ss" + ("; time in which the CPU idled is not counted." if INSTRUCTIONS else "."))
 
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ static void on_open(void *state)
 	struct state *s = state;
 
 	s->part = STATUS;
+	s->interim = 0;
 	s->line_len = 0;
 }
 
@@ -135,10 +136,10 @@ static bool chunk_size_is(const char *text, uint64_t *value)
 
 static const char *on_status(struct state *s)
 {
-	const char *version = "HTTP/1.", *code = s->line + 9;
+	const char *code = s->line + 9;
 	unsigned int i;
 
-	if (strncmp(s->line, version, 7) || digit_of(s->line[7]) > 9 || s->line[8] != ' ')
+	if (strncmp(s->line, "HTTP/1.", 7) || digit_of(s->line[7]) > 9 || s->line[8] != ' ')
 		return "no status line came";
 	for (s->status = i = 0; i < 3 && digit_of(code[i]) < 10; i++)
 		s->status = 10 * s->status + digit_of(code[i]);

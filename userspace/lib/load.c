@@ -459,8 +459,8 @@ static uint64_t total(struct run *run, bool messages)
 /*
  * Waits for the workers to count @counter down, until @end at the latest. Meanwhile shows
  * progress, and has the workers give up when nothing moves any more, or when they were told to stop
- * and have not for as long. Wakes up once a second, or
- * ten times where somebody looks on: what it does itself is part of what is measured.
+ * and have not for as long. Wakes up once a second, or ten times where somebody looks on: what it
+ * does itself is part of what is measured.
  */
 static void supervise(struct run *run, _Atomic unsigned int *counter, uint64_t end)
 {

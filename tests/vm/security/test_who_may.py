@@ -31,12 +31,11 @@ WHO = {"nobody": NOBODY, "root of nobody's user namespace": (*NOBODY, "unshare",
        "nobody with a network namespace": (*NOBODY, "unshare", "-Ur", "unshare", "-n")}  # its owner's root is to be known by then
 
 
-# Files of every process's own, and of what comes and goes by itself.
 OTHERS = re.compile(r"/proc/(?:\d+|self|thread-self)(?:/|$)|/proc/irq/")
 
 
 def files():
-    """All there is under /proc, but of processes, and of modules under /sys/module."""
+    """All there is under /proc, but of processes and interrupts, which come and go by themselves."""
     found = set()
     for folder, folders, names in os.walk("/proc"):
         folders[:] = [name for name in folders if not OTHERS.match(f"{folder}/{name}/")]
