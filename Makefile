@@ -9,6 +9,9 @@ SHELL := /bin/bash
 ifeq ($(origin KDIR),command line)
   override undefine KERNEL
 endif
+ifneq ($(word 2,$(CURDIR))$(word 2,$(KNET_CACHE)),)
+  $(error neither make nor kbuild takes a path with a space: '$(CURDIR)', KNET_CACHE '$(KNET_CACHE)')
+endif
 ifdef KERNEL
   shown := $(shell vm/kernel show $(KERNEL) 2>/dev/null)
   kdir := $(patsubst headers=%,%,$(filter headers=%,$(shown)))
@@ -26,7 +29,9 @@ else
 endif
 W ?= 1
 # WERROR=1: a warning is an error, with which nothing counts as built. For those who test; a newer compiler may warn of more.
+# What was built without it does not count as built with it.
 werror := $(if $(WERROR),-Werror)
+built := .built$(if $(WERROR),-without-a-warning)
 # As many jobs as there are CPUs, unless make was told.
 jobs = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
@@ -47,9 +52,9 @@ help: ## list the targets
 
 # --- modules ---------------------------------------------------------------------------------
 
-modules: $(out)/.built ## build the modules (KERNEL=6.1 for a kernel of vm/kernel, KDIR=headers for any)
+modules: $(out)/$(built) ## build the modules (KERNEL=6.1 for a kernel of vm/kernel, KDIR=headers for any)
 
-hooks: $(out)+hooks/.built build/tests/wire ## build them with the test hooks, and the tests' own modules and programs
+hooks: $(out)+hooks/$(built) build/tests/wire ## build them with the test hooks, and the tests' own modules and programs
 
 build/tests/wire: $(wildcard tests/wire/*)
 	@mkdir -p build/tests
@@ -66,28 +71,41 @@ build/peers/%: tests/peers/%.c $(wildcard userspace/lib/*.h)
 # Some headers ask for type information in modules, which pahole makes; none of it is needed here.
 btf = $(if $(shell command -v pahole),,CONFIG_DEBUG_INFO_BTF_MODULES=)
 
-# kbuild DIR,FILES,FLAGS: lays links to FILES under DIR, builds there, and puts the modules at DIR's top.
+# kbuild DIR,FILES,FLAGS: lays links to FILES under DIR, builds there, and puts the modules at DIR's top; one make at a time.
+# Under WERROR=1 modpost's warnings and kernel-doc's count too: what they were given for is then built anew the next time.
 define kbuild
 	@[[ -n "$(kdir)" && -e "$(kdir)/Makefile" ]] || { \
 		if [[ -n "$(KERNEL)" ]]; then echo "make: no headers of kernel $(KERNEL): run 'vm/kernel get $(KERNEL)'"; \
 		else echo "make: no kernel headers at $(kdir): install linux-headers-$$(uname -r), or name others by KDIR=, or KERNEL=6.1 after 'vm/kernel get 6.1'"; fi >&2; exit 1; }
 	@mkdir -p $(1)
-	@find $(1) -xtype l -delete
-	@for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/*/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/*/}; done
-	@PATH=$(tools)$$PATH; $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) KCFLAGS="$(strip $(KCFLAGS) $(debug) $(werror))" $(3) modules 2> >(grep -v 'Skipping BTF generation' >&2)
-	@cd $(1) && ln -sf */*.ko .
+	@set -e; exec 9>$(1).lock; flock 9; \
+	find $(1) -xtype l -delete; \
+	for f in $(2); do mkdir -p $(1)/$$(dirname $${f#tests/*/}); ln -sfn $(CURDIR)/$$f $(1)/$${f#tests/*/}; done; \
+	for f in $(1)/*/*.ko; do [[ ! -e $$f || -e $$(dirname $$f)/Kbuild ]] || rm -rf $$(dirname $$f); done; \
+	PATH=$(tools)$$PATH; \
+	{ $(MAKE) -s $(jobs) -C $(kdir) M=$(CURDIR)/$(1) W=$(W) $(btf) KCFLAGS="$(strip $(KCFLAGS) $(debug) $(werror))" $(3) modules 2>&1 >&8 | \
+		{ grep -v 'Skipping BTF generation' || true; } | tee $(1)/.said >&2; [[ $${PIPESTATUS[0]} -eq 0 ]]; } 8>&1; \
+	[[ -z "$(werror)" ]] || ! grep -i 'warning:' $(1)/.said | grep -qv 'the compiler differs' || \
+		{ rm -rf $(1); echo "make: a warning is an error here (WERROR=1)" >&2; exit 1; }; \
+	cd $(1); find . -maxdepth 1 -xtype l -delete; ln -sf */*.ko .; echo "$(2)" >.files
 endef
 
-# A kernel that is built here may be built anew, by other options.
-options := $(wildcard $(kdir)/include/generated/autoconf.h)
+# A kernel that is built here may be built anew, by other options, and one that was fetched be fetched anew.
+options := $(wildcard $(kdir)/include/generated/autoconf.h $(kdir)/../release $(kdir)/../../../release)
 
-$(out)/.built: $(module_src) $(options)
+# changed DIR,FILES: what there is to be done for it if those are not the files that DIR was built of: one that has gone makes
+# none of the others newer.
+built_of = $(shell cat $(1)/.files 2>/dev/null)
+changed = $(if $(filter-out $(2),$(built_of))$(filter-out $(built_of),$(2)),FORCE)
+.PHONY: FORCE
+
+$(out)/$(built): $(module_src) $(options) $(call changed,$(out),$(module_src))
 	$(call kbuild,$(out),$(module_src))
-	@touch $@
+	@touch $(@D)/.built $@
 
-$(out)+hooks/.built: $(hooks_src) $(options)
+$(out)+hooks/$(built): $(hooks_src) $(options) $(call changed,$(out)+hooks,$(hooks_src))
 	$(call kbuild,$(out)+hooks,$(hooks_src),TEST_HOOKS=y)
-	@touch $@
+	@touch $(@D)/.built $@
 
 .PHONY: sparse
 sparse: # every file anew, under sparse; part of lint

@@ -7,21 +7,25 @@
 #ifndef KNET_COMPAT_H
 #define KNET_COMPAT_H
 
+#include <linux/version.h>
+
+/* Before all else: the errors that another kernel's headers give say less. */
+#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0) || LINUX_VERSION_CODE >= KERNEL_VERSION(8, 0, 0)
+#include <generated/utsrelease.h>
+#pragma message "Linux " UTS_RELEASE
+#error "these modules are for Linux 5.10 to 7.x: no other has been tried"
+#endif
+
 #include <linux/bvec.h>
 #include <linux/proc_fs.h>
 #include <linux/sysctl.h>
 #include <linux/uio.h>
-#include <linux/version.h>
 #include <linux/workqueue.h>
 #include <net/inet6_hashtables.h>
 #include <net/inet_hashtables.h>
 #include <net/net_namespace.h>
 #include <net/sock.h>
 #include <net/tcp.h>
-
-#if LINUX_VERSION_CODE < KERNEL_VERSION(5, 10, 0) || LINUX_VERSION_CODE >= KERNEL_VERSION(8, 0, 0)
-#error "these modules are for Linux 5.10 to 7.x: no other has been tried"
-#endif
 
 /*
  * A socket that softirqs send on must take page fragments from itself, not from the task that

@@ -41,6 +41,9 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "boot(**kw): "
                             "boot options for this file: mib=, cpus=, clock=, faults=, append= (to the kernel's command line); minutes= it takes; "
                             "split= whether each mode gets a boot of its own; alone= whether the file gets one on a kernel where folders do")
+    for folder in config.getoption("--leaks").split():
+        if folder != "all" and not (TOP / "tests" / "vm" / folder).is_dir():
+            raise pytest.UsageError(f"LEAKS names folders of tests/vm, or is 'all': there is no '{folder}'")
     if REPORTS:
         config.pluginmanager.register(Reporter(config), "vm-reporter")
     else:
@@ -172,6 +175,16 @@ def boots_like(batch):
     """The options of a batch's boot, None of one that shares it with nobody."""
     options = {name: value for name, value in boot_marker(batch).items() if name != "minutes"}
     return options if is_vm_test(batch[0]) and not options.keys() & {"alone", "split"} else None
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_make_collect_report():
+    """A file that is skipped as a whole is a failure: nobody would see that its tests are missing."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"skipped as a whole: {report.longrepr}"
 
 
 def judge_skip(report):
@@ -323,7 +336,7 @@ class Batch:
             self.process.terminate()
         status = self.process.wait()
         self.said.seek(0)
-        said = self.said.read()[-20000:]
+        said = shown(self.said.read())
         self.said.close()
         self.shared.cleanup()
         if stopped:
@@ -335,6 +348,12 @@ class Batch:
         if status not in (0, 1):
             name = f"{self.items[0].nodeid.split('::')[0]}::end"
             self.relay.fail(name, self.items[0].location, f"status {status}\n{said}")
+
+
+def shown(said):
+    """What a run said, its end if that is long; but of a kernel's reports the first tells the cause."""
+    at = said.find("vm/run: the guest's kernel")
+    return said[at:at + 100000] if at >= 0 else said[-20000:]
 
 
 TIMES = []  # of each batch that ended: CPU time, time, its name

@@ -5,6 +5,7 @@ import importlib.machinery
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def matrix():
 def run(matrix, monkeypatch, capsys):
     """The matrix with builds and pytest runs that come to what is given: by kernel, what is wrong with its build, or the
     outcomes of its tests and pytest's status."""
-    def call(**kernels):
+    def call(also=frozenset(), **kernels):
         def pytest_run(command, **_):
             outcomes, status = kernels[command[command.index("--kernel") + 1]]
             with open(command[command.index("--results") + 1], "w", encoding="utf-8") as f:
@@ -36,6 +37,7 @@ def run(matrix, monkeypatch, capsys):
 
         monkeypatch.setattr(matrix, "build", lambda kernel, beside: (kernels[kernel], "") if isinstance(kernels[kernel], str) else (None, ""))
         monkeypatch.setattr(matrix.subprocess, "run", pytest_run)
+        monkeypatch.setattr(matrix, "modules", lambda: {"kecho"} | also)
         bad = matrix.main(list(kernels))
         return bad, [line.split() for line in capsys.readouterr().out.split("KERNEL")[1].splitlines()[1:]]
     return call
@@ -60,6 +62,12 @@ def test_no_test_is_no_pass(run):
     assert bad and " ".join(rows[0]) == "a - no test ran"
 
 
+def test_a_module_without_tests_is_no_pass(run, matrix):
+    assert matrix.modules() >= {"kecho", "tcpprobe"}
+    bad, rows = run(also={"newone"}, a=(["passed"], 0))
+    assert bad and [" ".join(row) for row in rows] == ["a kecho 1 0 0", "a newone no test ran"]
+
+
 @pytest.mark.parametrize("broken", ["a", "b"])
 def test_a_kernel_that_does_not_build_does_not_hold_up_others(run, broken):
     bad, rows = run(**{name: "does not build" if name == broken else (["passed"], 0) for name in ("a", "b")})
@@ -72,12 +80,24 @@ def test_an_unknown_kernel():
     assert "unknown kernel '2.4'" in done.stderr
 
 
-def test_a_warning_stays_one(tmp_path):
-    """Also when make is asked again."""
+KERNEL_DOC = "/**\n * nobody() - says nothing of its parameter\n */\nstatic inline int nobody(int undocumented) { return undocumented; }"
+
+
+@pytest.mark.parametrize("added,said", [("static int nobody_uses_this;", "nobody_uses_this"), (KERNEL_DOC, "undocumented")])
+def test_a_warning_stays_one(tmp_path, added, said):
+    """Also when make is asked again, and where all has been built without asking; of the compiler's, and of kernel-doc."""
     subprocess.run(["git", "clone", "-q", TOP, tmp_path / "clone"], check=True)
+    for path in (tmp_path / "clone").glob("*/Kbuild"):
+        if path.parent.name != "kecho":
+            shutil.rmtree(path.parent)
     with open(tmp_path / "clone" / "kecho" / "main.c", "a", encoding="utf-8") as f:
-        f.write("\nstatic int nobody_uses_this;\n")
-    for _ in range(2):
-        done = subprocess.run(["make", "-s", f"KERNEL={KERNEL}", "WERROR=1", "modules"], text=True, capture_output=True, check=False,
+        f.write(f"\n{added}\n")
+
+    def make(*options):
+        return subprocess.run(["make", "-s", f"KERNEL={KERNEL}", *options, "modules"], text=True, capture_output=True, check=False,
                               cwd=tmp_path / "clone", env={**os.environ, "KNET_CACHE": str(CACHE)})
-        assert done.returncode and "nobody_uses_this" in done.stderr, done.stderr
+
+    assert make().returncode == 0
+    for _ in range(2):
+        done = make("WERROR=1")
+        assert done.returncode and said in done.stderr, done.stderr

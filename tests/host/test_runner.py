@@ -75,14 +75,30 @@ REPORTS = [
 ]
 
 
-@pytest.mark.parametrize("some", [REPORTS[:5], REPORTS[5:9], REPORTS[9:]], ids=["first", "second", "third"])
-def test_reports_fail_a_command_that_succeeded(some):
-    """Each kind of report, here put into the log by hand, fails the run and is shown: some in a boot, far apart."""
+def instead(folder, **programs):
+    """A PATH by which those scripts are found before anything else."""
+    for name, script in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("some,awk", [(REPORTS[:5], "awk"), (REPORTS[5:9], "busybox awk"), (REPORTS[9:], "awk")], ids=["first", "second", "third"])
+def test_reports_fail_a_command_that_succeeded(tmp_path, some, awk):
+    """Each kind of report, here put into the log by hand, fails the run and is shown: some in a boot, far apart. Whichever awk
+    the machine has: they differ in what they make of a backslash."""
+    awk = shutil.which(awk) or awk
     filler = "for i in $(seq 70); do echo '<4>nothing' > /dev/kmsg; done"
-    done = vm("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg; {filler}' for line in some))
+    done = vm("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg; {filler}' for line in some),
+              env=instead(tmp_path, awk=f'exec {awk} "$@"'))
     assert done.returncode == 99
     for line in some:
         assert line in done.stderr
+
+
+def test_a_log_that_cannot_be_searched(tmp_path):
+    done = vm("true", env=instead(tmp_path, awk="exit 1"))
+    assert done.returncode == 125 and "could not be searched" in done.stderr
 
 
 def test_missing_memory_is_no_report_where_it_is_meant():
@@ -194,6 +210,11 @@ def test_bad_usage(options, says):
     assert done.stdout == ""
 
 
+def test_a_directory_that_the_guest_does_not_see():
+    done = vm("true", cwd="/dev/shm")
+    assert done.returncode == 125 and "/dev/shm" in done.stderr
+
+
 def test_cpus_and_memory():
     done = vm("sh", "-c", "nproc; free -m | awk '/Mem/ { print $2 }'", options=["-n", "1", "-m", "700"])
     cpus, mib = done.stdout.split()
@@ -249,7 +270,7 @@ def planned(top, env, *options):
 
 
 def test_modules_are_rebuilt_when_older_than_their_sources(tmp_path):
-    """Or than the kernel's options. In a copy of the sources, of one module's, since other guests read this tree's modules."""
+    """Or than the kernel's options; what has gone is not kept; and an initramfs that fails is not either. In a copy of the sources, of one module's, since other guests read this tree's modules."""
     sources = subprocess.run(["git", "-C", TOP, "ls-files"], text=True, capture_output=True, check=True)
     others = [path.parent.name for path in TOP.glob("*/Kbuild") if path.parent.name != "kecho"]
     for name in sources.stdout.split():
@@ -263,11 +284,30 @@ def test_modules_are_rebuilt_when_older_than_their_sources(tmp_path):
     before = module.stat().st_mtime
     assert " modules" not in planned(tmp_path, cache)
     (tmp_path / "kecho" / "echo.c").touch()
+    (module.parent / "gone").mkdir()
+    (module.parent / "gone" / "gone.ko").touch()
+    (module.parent / "gone.ko").symlink_to("gone/gone.ko")
     assert vm("true", top=tmp_path, env=cache).returncode == 0
     assert module.stat().st_mtime > before
+    assert not (module.parent / "gone").exists() and not (module.parent / "gone.ko").is_symlink()
+    (tmp_path / "common" / "newone.h").touch()
+    assert " modules" in planned(tmp_path, cache)
+    (tmp_path / "common" / "newone.h").unlink()
+    assert " modules" not in planned(tmp_path, cache)
+    (module.parent / ".files").write_text("Kbuild common/gone.h")
+    assert " modules" in planned(tmp_path, cache)
     shown = subprocess.run([TOP / "vm" / "kernel", "show", KERNEL], text=True, capture_output=True, check=True).stdout
     headers = re.search("^headers=(.*)", shown, re.M)[1]
     assert " modules" in planned(tmp_path, cache, "-W", f"{headers}/include/generated/autoconf.h")
+    assert " modules" in planned(tmp_path, cache, "-W", next(name for up in ("..", "../../..") if os.path.exists(name := f"{headers}/{up}/release")))
+
+    initramfs = CACHE / "initramfs" / f"{KERNEL}.cpio"
+    before = initramfs.stat().st_mtime
+    (tmp_path / "vm" / "init").touch()
+    (tmp_path / "bin").mkdir()
+    done = vm("true", top=tmp_path, env={**cache, **instead(tmp_path / "bin", busybox='[ "$1" != cpio ] || exit 1\nexec /bin/busybox "$@"')})
+    assert done.returncode == 125 and f"initramfs of kernel {KERNEL}" in done.stderr
+    assert initramfs.stat().st_mtime == before
 
 
 def test_without_ipv6():
@@ -386,6 +426,29 @@ def test_a_test_that_hangs_fails(tmp_path):
                           env={**os.environ, "PYTHONPATH": f"{TOP / 'tests'}:{tmp_path}", "TEST_REPORTS": str(tmp_path / "reports")})
     assert "1 failed, 2 passed, 2 errors" in done.stdout, done.stdout
     assert done.stdout.count("Failed: not done after 2 s") >= 3 and 'subprocess.run(["sleep", "1000"])' in done.stdout
+
+
+def run_pytest(folder, *options):
+    return subprocess.run([sys.executable, "-m", "pytest", "-p", "conftest", "-c", TOP / "tests" / "pytest.ini", *options, folder],
+                          text=True, capture_output=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(TOP / "tests")})
+
+
+def test_a_file_that_skips_itself_fails(tmp_path):
+    (tmp_path / "test_itself.py").write_text('import pytest\npytest.skip("this kernel has no MPTCP", allow_module_level=True)\n')
+    done = run_pytest(tmp_path)
+    assert done.returncode and "skipped as a whole" in done.stdout and "test_itself.py" in done.stdout
+
+
+def test_folders_for_kmemleak_are_there(tmp_path):
+    """Or it would look on nowhere."""
+    done = run_pytest(tmp_path, "--leaks", "core tests/vm/faults")
+    assert done.returncode == 4 and "'tests/vm/faults'" in done.stderr
+
+
+def test_the_first_report_is_shown_whole():
+    said = "x" * 50000 + "vm/run: the guest's kernel (1) reported:\n  | BUG: the cause\n" + "  | and more\n" * 4000
+    assert conftest.shown(said).startswith("vm/run: the guest's kernel") and "BUG: the cause" in conftest.shown(said)
+    assert conftest.shown("y" * 30000 + "end").endswith("end")
 
 
 def test_a_skip_needs_a_listed_reason():
