@@ -106,7 +106,8 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  * @timed_out: TCP has given up on a peer that did not acknowledge what was sent; see
  *	ksrv_conn_user_timeout(). The connection is being ended, and counted under "timeouts"; NULL:
  *	under "errors". Under the pump's lock.
- * @work: what was deferred, in process context; may sleep. Then @resume is called.
+ * @work: what was deferred, in process context; may sleep. Then @resume is called. May be NULL
+ *	only in a protocol that never calls ksrv_conn_defer(), as kecho and khttpd are.
  * @close: the connection is being freed; may sleep. May be NULL.
  */
 struct ksrv_ops {
@@ -226,7 +227,7 @@ size_t ksrv_input_len(const struct ksrv_input *in);
  * Return: the bytes, valid until recv returns; NULL if none are left, or if they lie in a device's
  * memory, where nobody can read them.
  */
-const void *ksrv_input_peek(const struct ksrv_input *in, size_t *len);
+const void *ksrv_input_peek(struct ksrv_input *in, size_t *len);
 
 /**
  * ksrv_input_skip() - move on behind bytes that were read
@@ -254,7 +255,8 @@ enum ksrv_end {
  * @conn: a connection that the caller may touch now
  * @how: the way it ends
  *
- * Any context. In pump context the protocol is not called again after it returns to the core.
+ * Any context. In pump context the protocol is not called again after it returns to the core,
+ * but for @timed_out and @close.
  * ksrv_conn_finish() does an orderly end at less cost.
  * An orderly end before the peer's FIN, with input unread, still makes core TCP send RST.
  *

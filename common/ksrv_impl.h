@@ -140,6 +140,7 @@ struct ksrv_peer {
  * @active: connections that are not freed yet; only created and freed change it
  * @left: of these, how many have left and wait to be freed
  * @idle: woken when @active becomes 0
+ * @stat: the file of the statistics; NULL once it is removed
  */
 struct ksrv_server {
 	const struct ksrv_service *svc;
@@ -163,6 +164,7 @@ struct ksrv_server {
 	atomic_t active;
 	atomic_t left;
 	wait_queue_head_t idle;
+	struct proc_dir_entry *stat;
 };
 
 /**
@@ -234,16 +236,31 @@ struct ksrv_conn {
 	unsigned long priv[];
 };
 
+/* How deep in lists within lists of buffers a place is kept. */
+#define KSRV_PLACES 2
+
+/**
+ * struct ksrv_place - where in a buffer's list of further ones the last bytes looked at were
+ * @part: the one; NULL for none yet
+ * @start: the place in the buffer at which it begins
+ */
+struct ksrv_place {
+	const struct sk_buff *part;
+	unsigned int start;
+};
+
 /**
  * struct ksrv_input - bytes that a pump offers to the protocol
  * @skb: buffer in the socket's receive queue
  * @off: place in it
  * @len: bytes from there
+ * @place: where that is in its list, and in that one's; the next look goes on from there
  */
 struct ksrv_input {
 	struct sk_buff *skb;
 	unsigned int off;
 	size_t len;
+	struct ksrv_place place[KSRV_PLACES];
 };
 
 /**

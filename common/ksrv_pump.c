@@ -161,44 +161,59 @@ struct piece {
 
 /*
  * The bytes of @skb from @off on that lie in one piece. Reassembly of fragments within fragments
- * (a tunnel's) builds lists within lists; they nest as deep as the tunnels do.
+ * (a tunnel's) builds lists within lists; they nest as deep as the tunnels do. A peer can have
+ * thousands of them in a segment, so they are not gone through anew for each piece: @place, of
+ * @levels, says where the last one was.
  */
-static struct piece skb_piece(const struct sk_buff *skb, unsigned int off)
+static struct piece skb_piece(const struct sk_buff *skb, unsigned int off, struct ksrv_place *place,
+			      unsigned int levels)
 {
+	unsigned int start = skb_headlen(skb), size;
 	struct piece piece = { .len = 0 };
+	const struct sk_buff *part;
 	const skb_frag_t *frag;
-	struct sk_buff *part;
 	int i;
 
 	if (ksrv_hook_unreadable())
 		return piece;
-	if (off < skb_headlen(skb)) {
-		piece.len = skb_headlen(skb) - off;
+	if (off < start) {
+		piece.len = start - off;
 		piece.data = skb->data + off;
 		return piece;
 	}
-	off -= skb_headlen(skb);
 	for (i = 0; i < skb_shinfo(skb)->nr_frags; i++) {
 		frag = &skb_shinfo(skb)->frags[i];
-		if (off < skb_frag_size(frag)) {
+		size = skb_frag_size(frag);
+		if (off - start < size) {
 			piece.page = skb_frag_page(frag);
 			if (!piece.page)
 				return piece;
-			piece.at = skb_frag_off(frag) + off;
-			piece.len = skb_frag_size(frag) - off;
-			piece.data = (const u8 *)skb_frag_address(frag) + off;
+			piece.at = skb_frag_off(frag) + off - start;
+			piece.len = size - (off - start);
+			piece.data = (const u8 *)skb_frag_address(frag) + off - start;
 			return piece;
 		}
-		off -= skb_frag_size(frag);
+		start += size;
 	}
-	skb_walk_frags(skb, part) {
-		if (off < part->len) {
-			piece = skb_piece(part, off);
-			piece.page = NULL;
-			return piece;
-		}
-		off -= part->len;
+	part = skb_shinfo(skb)->frag_list;
+	if (levels && place->part && place->start <= off) {
+		part = place->part;
+		start = place->start;
 	}
+	for (; part; part = part->next) {
+		if (off - start < part->len)
+			break;
+		start += part->len;
+	}
+	if (!part)
+		return piece;
+	if (levels && place->part != part) {
+		*place = (struct ksrv_place){ .part = part, .start = start };
+		if (levels > 1)
+			place[1].part = NULL;
+	}
+	piece = skb_piece(part, off - start, levels ? place + 1 : NULL, levels ? levels - 1 : 0);
+	piece.page = NULL;
 	return piece;
 }
 
@@ -207,13 +222,13 @@ size_t ksrv_input_len(const struct ksrv_input *in)
 	return in->len;
 }
 
-const void *ksrv_input_peek(const struct ksrv_input *in, size_t *len)
+const void *ksrv_input_peek(struct ksrv_input *in, size_t *len)
 {
 	struct piece piece;
 
 	if (!in->len)
 		return NULL;
-	piece = skb_piece(in->skb, in->off);
+	piece = skb_piece(in->skb, in->off, in->place, KSRV_PLACES);
 	*len = min(piece.len, in->len);
 	return piece.data;
 }
@@ -241,7 +256,7 @@ static bool worth_sharing(const struct sock *sk, const struct piece *piece)
  * Sends a run of input: pieces that are all shared, or all copied. At most @len bytes; @run is
  * set to how many there were to send.
  */
-static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t off, size_t len,
+static int send_run(struct ksrv_conn *conn, struct ksrv_input *in, size_t off, size_t len,
 		    size_t *run)
 {
 	union {
@@ -255,7 +270,7 @@ static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t 
 
 	*run = 0;
 	while (*run < len && n < ARRAY_SIZE(vec.copy)) {
-		piece = skb_piece(in->skb, off + *run);
+		piece = skb_piece(in->skb, off + *run, in->place, KSRV_PLACES);
 		if (unlikely(!piece.data))
 			return -EFAULT;
 		piece.len = min(piece.len, len - *run);
@@ -277,7 +292,7 @@ static int send_run(struct ksrv_conn *conn, const struct ksrv_input *in, size_t 
 }
 
 /* Input of many pieces, or large ones. Apart, as the kernel zeroes such arrays at every call. */
-static noinline int send_runs(struct ksrv_conn *conn, const struct ksrv_input *in, size_t len)
+static noinline int send_runs(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
 {
 	size_t total = 0, run;
 	int sent;
@@ -353,14 +368,18 @@ void ksrv_conn_finish(struct ksrv_conn *conn)
 static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int off, size_t len)
 {
 	struct ksrv_conn *conn = desc->arg.data;
-	struct ksrv_input in = { .skb = skb, .off = off, .len = len };
 	struct sock *sk = conn->sock->sk;
+	struct ksrv_input in;
 	int taken;
 
 	if (conn->blocked || conn->deferred || test_bit(KSRV_C_DYING, &conn->flags))
 		return 0;
 	if (!desc->count)
 		return 0;
+	in.skb = skb;
+	in.off = off;
+	in.len = len;
+	in.place[0].part = NULL; /* which says that the rest is not set */
 	taken = conn->finish ? 0 : conn->srv->svc->ops->recv(conn, &in);
 	if (unlikely(taken < 0)) {
 		ksrv_conn_end(conn, KSRV_END_ERROR);
@@ -670,7 +689,8 @@ void ksrv_data_ready(struct sock *sk)
 		return;
 	/*
 	 * tcp_urg() calls this in the middle of a segment's processing, with the mark set; leave
-	 * that to the worker.
+	 * that to the worker. Newer kernels also do where memory for a segment is short: that one is
+	 * not queued yet then, nor has rcv_nxt moved, so what is queued can be pumped.
 	 */
 	if (ksrv_uint(conn->srv->svc->fastpath) && !sock_owned_by_user(sk) &&
 	    !tcp_sk(sk)->urg_data && !ksrv_hook_owned())

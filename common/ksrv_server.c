@@ -13,6 +13,8 @@
  * cleared by the exit operation, which runs once for its namespace: pernet_ops_rwsem sees to that.
  */
 static struct ksrv_server *the_server;
+/* Keeps the_server from going with its namespace where no lock of the namespaces' does. */
+static DEFINE_MUTEX(the_server_mutex);
 
 static void free_cpus(struct ksrv_server *srv)
 {
@@ -193,7 +195,9 @@ static void __net_exit server_net_exit(struct net *net)
 
 	if (!srv || srv->net != net)
 		return;
+	mutex_lock(&the_server_mutex);
 	the_server = NULL;
+	mutex_unlock(&the_server_mutex);
 	server_uninit(srv);
 	pr_info("no longer listening on port %u\n", ksrv_uint(srv->svc->port));
 	kfree(srv);
@@ -232,7 +236,16 @@ err_free:
 	return err;
 }
 
+/*
+ * The file goes first: while unregister_pernet_device() waits for a reader, whose own memory may
+ * keep it for long, nobody on the machine can make a namespace. The namespace cannot be going
+ * while somebody reads, who holds it, so its exit does not wait here.
+ */
 void ksrv_unregister(void)
 {
+	mutex_lock(&the_server_mutex);
+	if (the_server)
+		ksrv_stat_uninit(the_server);
+	mutex_unlock(&the_server_mutex);
 	unregister_pernet_device(&server_net_ops);
 }

@@ -5,6 +5,7 @@
 #include <linux/proc_fs.h>
 #include <linux/seq_file.h>
 
+#include "compat.h"
 #include "ksrv_impl.h"
 
 /* Changes when a line changes its meaning; new lines may come at the end without it. */
@@ -32,13 +33,15 @@ static u64 sum_own(const struct ksrv_server *srv, unsigned int which)
 
 static int stat_show(struct seq_file *seq, void *v)
 {
-	struct ksrv_server *srv = seq->private;
-	/* In this order no connection is seen closed that was not seen accepted. */
-	u64 closed = sum(srv, KSRV_CLOSED);
-	u64 accepted = sum(srv, KSRV_ACCEPTED);
+	const struct ksrv_server *srv = pde_data(file_inode(seq->file));
 	const char *const *own = srv->svc->counters;
+	u64 accepted, closed;
 	unsigned int i;
 
+	/* In this order no connection is seen closed that was not seen accepted. */
+	closed = sum(srv, KSRV_CLOSED);
+	smp_rmb(); /* another CPU adds to them in the order of the connection's life */
+	accepted = sum(srv, KSRV_ACCEPTED);
 	seq_printf(seq, "version %d\n", KSRV_STAT_VERSION);
 	seq_printf(seq, "accepted %llu\n", accepted);
 	seq_printf(seq, "active %llu\n", accepted - closed);
@@ -57,19 +60,23 @@ static int stat_show(struct seq_file *seq, void *v)
 /**
  * ksrv_stat_init() - make the file
  * @srv: the server; its counters are there
+ *
+ * It is of the kind that holds the namespace while it is open: else a reader whose own memory
+ * keeps it would hold up the removal of namespaces, which is one queue for all.
  */
 int ksrv_stat_init(struct ksrv_server *srv)
 {
-	if (!proc_create_single_data(srv->svc->name, 0444, srv->net->proc_net_stat, stat_show, srv))
-		return -ENOMEM;
-	return 0;
+	srv->stat = proc_create_net_single(srv->svc->name, 0444, srv->net->proc_net_stat, stat_show,
+					   srv);
+	return srv->stat ? 0 : -ENOMEM;
 }
 
 /**
- * ksrv_stat_uninit() - remove the file; waits for its readers
+ * ksrv_stat_uninit() - remove the file, if it is there; waits for its readers
  * @srv: the server
  */
 void ksrv_stat_uninit(struct ksrv_server *srv)
 {
-	remove_proc_entry(srv->svc->name, srv->net->proc_net_stat);
+	proc_remove(srv->stat);
+	srv->stat = NULL;
 }

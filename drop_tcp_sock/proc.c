@@ -31,16 +31,21 @@
 #define FILE_NAME "drop_tcp_sock"
 #define CHUNK 4096 /* bytes taken from the writer at a time */
 
+/* Set before the module goes: namespaces made from then on need no file. */
+static bool unloading;
+
 /**
  * struct drop_net - a network namespace's part
+ * @file: what is under /proc/net; NULL once it is removed
  * @act: one line is carried out at a time
- * @lock: guards what follows but for @dying
+ * @lock: guards @totals, @bad and @bad_len
  * @totals: since the module was loaded or the namespace made
  * @bad: the last malformed line, its first bytes
  * @bad_len: how many bytes of @bad
  * @dying: no further line is to be carried out; set once
  */
 struct drop_net {
+	struct proc_dir_entry *file;
 	struct mutex act; /* one line at a time */
 	spinlock_t lock; /* guards totals, bad, bad_len and each file's own */
 	struct drop_totals totals;
@@ -326,7 +331,10 @@ static int __net_init drop_net_init(struct net *net)
 
 	mutex_init(&dn->act);
 	spin_lock_init(&dn->lock);
-	return proc_create_data(FILE_NAME, 0600, net->proc_net, &drop_proc_ops, net) ? 0 : -ENOMEM;
+	if (READ_ONCE(unloading))
+		return 0;
+	dn->file = proc_create_data(FILE_NAME, 0600, net->proc_net, &drop_proc_ops, net);
+	return dn->file ? 0 : -ENOMEM;
 }
 
 /* Lets writers come to an end, so that the removal that follows need not wait for long. */
@@ -339,7 +347,9 @@ static void __net_exit drop_net_pre_exit(struct net *net)
 
 static void __net_exit drop_net_exit(struct net *net)
 {
-	remove_proc_entry(FILE_NAME, net->proc_net);
+	struct drop_net *dn = net_generic(net, drop_net_id);
+
+	proc_remove(dn->file);
 }
 
 static struct pernet_operations drop_net_ops = {
@@ -355,7 +365,41 @@ int drop_proc_register(void)
 	return register_pernet_subsys(&drop_net_ops);
 }
 
+/* A namespace that still has the file, held; NULL if none has. */
+static struct net *next_with_file(void)
+{
+	struct net *net, *found = NULL;
+	struct drop_net *dn;
+
+	down_read(&net_rwsem);
+	for_each_net(net) {
+		dn = net_generic(net, drop_net_id);
+		if (READ_ONCE(dn->file))
+			found = maybe_get_net(net);
+		if (found)
+			break;
+	}
+	up_read(&net_rwsem);
+	return found;
+}
+
+/*
+ * The files go first, and namespaces behind them: while unregister_pernet_subsys() waits for a
+ * writer, whose own memory may keep it for long, nobody on the machine can make a namespace. One
+ * that is going meanwhile has no open file, as those hold it, and its file goes with it.
+ */
 void drop_proc_unregister(void)
 {
+	struct drop_net *dn;
+	struct net *net;
+
+	WRITE_ONCE(unloading, true);
+	while ((net = next_with_file())) {
+		dn = net_generic(net, drop_net_id);
+		WRITE_ONCE(dn->dying, true);
+		proc_remove(dn->file);
+		WRITE_ONCE(dn->file, NULL);
+		put_net(net);
+	}
 	unregister_pernet_subsys(&drop_net_ops);
 }

@@ -50,7 +50,7 @@ const char *const respond_counters[] = {
 
 /* What a deadline is for. */
 enum phase {
-	PHASE_NEW, /* of a request that has just begun: none is set yet */
+	PHASE_NEW, /* a request was answered: none is set yet for what comes next */
 	PHASE_IDLE, /* between requests, and for the client to read the last answer */
 	PHASE_HEAD,
 	PHASE_BODY,

@@ -87,6 +87,7 @@ def test_load_message(load, klog):
     ({"addr": "1.2.3.4x"}, errno.EINVAL, "1.2.3.4x"),
     ({"addr": "::1::"}, errno.EINVAL, "::1::"),
     ({"addr": "fe80::1%nodev"}, errno.EINVAL, "fe80::1%nodev"),
+    ({"addr": "fe80::1"}, errno.EINVAL, "fe80::1"),  # of which interface it does not say
     ({"addr": "192.0.2.1"}, errno.EADDRNOTAVAIL, "192.0.2.1"),
     ({"addr": "2001:db8::1"}, errno.EADDRNOTAVAIL, "2001:db8::1"),
 ])

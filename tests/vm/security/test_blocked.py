@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that a call on one of our files which is kept for long by its caller's own memory holds up nobody else.
+
+copy_to_user() and copy_from_user() wait here for a page that userfaultfd never gives, as they would for a file of a FUSE server
+that does not answer."""
+
+import contextlib
+import subprocess
+import sys
+import time
+
+import pytest
+from lib import KO_DIR, insmod, ip, loaded, network_namespace, rmmod, scaled, sh
+
+SECONDS = scaled(5, 1 / 6)
+FILES = {"kecho": "/proc/net/stat/kecho", "khttpd": "/proc/net/stat/khttpd", "drop_tcp_sock": "/proc/net/drop_tcp_sock"}
+# In the namespace that it is given, reads FILE, or writes to it, from a page that is never there.
+KEPT = """
+import ctypes, fcntl, mmap, os, struct, sys
+path, netns = sys.argv[1:]
+libc = ctypes.CDLL(None)
+home = os.open("/proc/self/ns/net", os.O_RDONLY)
+if netns:
+    with open("/run/netns/" + netns) as f:
+        assert libc.setns(f.fileno(), 0) == 0
+write = path.endswith("drop_tcp_sock")
+file = os.open(path.replace("/proc/net", "/proc/thread-self/net"), os.O_WRONLY if write else os.O_RDONLY)
+assert libc.setns(home, 0) == 0  # of the namespace it has but the file
+page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+faults = libc.syscall(323, os.O_CLOEXEC)
+assert faults >= 0
+fcntl.ioctl(faults, 0xC018AA3F, struct.pack("QQQ", 0xAA, 0, 0))
+address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+fcntl.ioctl(faults, 0xC020AA00, bytearray(struct.pack("QQQQ", address, mmap.PAGESIZE, 1, 0)))
+print("now", flush=True)
+(os.writev if write else os.readv)(file, [memoryview(page)])
+print("not kept", flush=True)
+"""
+
+
+@contextlib.contextmanager
+def kept(module, netns=""):
+    """Somebody who is in a call on the module's file."""
+    with subprocess.Popen([sys.executable, "-c", KEPT, FILES[module], netns], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "now\n"
+            until(lambda: "userfault" in sh("cat", f"/proc/{process.pid}/wchan").stdout, "not in the call")
+            yield process
+        finally:
+            process.kill()
+            assert process.stdout.read() == ""
+
+
+def ended(process):
+    """Its status; who does not end in time is killed."""
+    try:
+        return process.wait(SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return "not ended"
+
+
+def until(true, what):
+    end = time.monotonic() + SECONDS
+    while not true():
+        assert time.monotonic() < end, what
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_other_namespaces_go(module):
+    """The one that the file is in stays until the call is over, and goes then; those that come and go meanwhile are not held up."""
+    with network_namespace("kept"), network_namespace("other"):
+        for netns in ("kept", "other"):
+            ip(f"link add {netns}0 type veth peer name eth0 netns {netns}")  # which goes with it
+        insmod(KO_DIR / f"{module}.ko", netns="kept")
+        try:
+            with kept(module, "kept"):
+                for netns in ("kept", "other"):
+                    sh("ip", "netns", "del", netns)
+                until(lambda: not there("other0"), "the other namespace does not go")
+                assert there("kept0")
+            until(lambda: not there("kept0"), "the namespace does not go")
+        finally:
+            rmmod(module)
+
+
+def there(device):
+    return sh("ip", "link", "show", device, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_namespaces_are_made_while_unloading_waits(module):
+    """Of the namespaces' own operations none waits for the caller: rmmod does, before."""
+    insmod(KO_DIR / f"{module}.ko")
+    with kept(module) as process, subprocess.Popen(["rmmod", module]) as unloading:
+        until(lambda: "proc_" in sh("cat", f"/proc/{unloading.pid}/wchan", f"/proc/{unloading.pid}/stack").stdout, "not waiting")
+        try:
+            with subprocess.Popen(["unshare", "-n", "true"]) as made:
+                assert ended(made) == 0
+            assert unloading.poll() is None
+        finally:
+            process.kill()
+        assert ended(unloading) == 0
+    assert not loaded(module)
