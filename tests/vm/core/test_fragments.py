@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from lib import DEBUG, HTTP_PORT, PORT, ip, modes, scaled, sh
 
-pytestmark = pytest.mark.boot(clock="instructions")
+pytestmark = pytest.mark.boot(clock="instructions", alone=True)
 
 US, PEER = "10.9.0.1", "10.9.0.2"
 TUNSETIFF, IFF_TUN_NO_PI = 0x400454CA, 0x1001
