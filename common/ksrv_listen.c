@@ -200,8 +200,8 @@ static void say_why_not(struct ksrv_server *srv, int err)
  */
 int ksrv_listen_start(struct ksrv_server *srv)
 {
-	struct sockaddr_storage
-		ss = {}; /* without a scope, which bind() asks for, unless addr= has one */
+	/* Without a scope unless addr= has one: bind() asks for it. */
+	struct sockaddr_storage ss = {};
 	struct sock *sk;
 	int err;
 

@@ -689,8 +689,8 @@ void ksrv_data_ready(struct sock *sk)
 		return;
 	/*
 	 * tcp_urg() calls this in the middle of a segment's processing, with the mark set; leave
-	 * that to the worker. Newer kernels also do where memory for a segment is short: that one is
-	 * not queued yet then, nor has rcv_nxt moved, so what is queued can be pumped.
+	 * that to the worker. Newer kernels also do where memory for a segment is short: that
+	 * one is not queued yet then, nor has rcv_nxt moved, so what is queued can be pumped.
 	 */
 	if (ksrv_uint(conn->srv->svc->fastpath) && !sock_owned_by_user(sk) &&
 	    !tcp_sk(sk)->urg_data && !ksrv_hook_owned())

@@ -28,7 +28,7 @@ def matrix():
 def run(matrix, monkeypatch, capsys):
     """The matrix with builds and pytest runs that come to what is given: by kernel, what is wrong with its build, or the
     outcomes of its tests and pytest's status."""
-    def call(also=frozenset(), **kernels):
+    def call(also=frozenset(), chosen=(), **kernels):
         def pytest_run(command, **_):
             outcomes, status = kernels[command[command.index("--kernel") + 1]]
             with open(command[command.index("--results") + 1], "w", encoding="utf-8") as f:
@@ -38,7 +38,7 @@ def run(matrix, monkeypatch, capsys):
         monkeypatch.setattr(matrix, "build", lambda kernel, beside: (kernels[kernel], "") if isinstance(kernels[kernel], str) else (None, ""))
         monkeypatch.setattr(matrix.subprocess, "run", pytest_run)
         monkeypatch.setattr(matrix, "modules", lambda: {"kecho"} | also)
-        bad = matrix.main(list(kernels))
+        bad = matrix.main([*kernels, *chosen])
         return bad, [line.split() for line in capsys.readouterr().out.split("KERNEL")[1].splitlines()[1:]]
     return call
 
@@ -66,6 +66,8 @@ def test_a_module_without_tests_is_no_pass(run, matrix):
     assert matrix.modules() >= {"kecho", "tcpprobe"}
     bad, rows = run(also={"newone"}, a=(["passed"], 0))
     assert bad and [" ".join(row) for row in rows] == ["a kecho 1 0 0", "a newone no test ran"]
+    assert run(also={"newone"}, chosen=["--smoke"], a=(["passed"], 0))[0]
+    assert not run(also={"newone"}, chosen=["--", "-k", "kecho"], a=(["passed"], 0))[0]
 
 
 @pytest.mark.parametrize("broken", ["a", "b"])
