@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib import INSTRUCTIONS, KO_DIR, NATIVE, QUICK, REPEATS, TOOLS, bring, spread, write
+from lib import INSTRUCTIONS, KO_DIR, NATIVE, QUICK, REPEATS, TOOLS, bring, idle_seconds, spread, write
 
 FILE = "/proc/net/drop_tcp_sock"
 PORT = 12345
@@ -61,8 +61,8 @@ def make(count):
 
 
 def idle_ns():
-    """How long the CPU has idled, a tick at a time; where it is not one, or the clock another, that is not taken off."""
-    return INSTRUCTIONS and int(Path("/proc/stat").read_text().split()[4]) * (10 ** 9 // os.sysconf("SC_CLK_TCK"))
+    """How long the CPU has idled; where it is not one, or the clock another, that is not taken off."""
+    return INSTRUCTIONS and round(idle_seconds() * 1e9)
 
 
 def measure(how, count):

@@ -46,7 +46,10 @@ def measure(server, size, connections):
     row = {"server": server.name, "bytes": size, "connections": connections, "refused": ""}
     try:
         echo(server.port, connections, max(1, count // 8), size_of, *options)  # warm
-        results = [echo(server.port, connections, count, size_of, *options) for _ in range(REPEATS)]
+        for _ in range(3):  # one tick is more than QUICK's rows may idle, and a busy host can be the cause
+            results = [echo(server.port, connections, count, size_of, *options) for _ in range(REPEATS)]
+            if not INSTRUCTIONS or results[0][1] <= IDLE_MAX:
+                break
     except RuntimeError as why:
         return {**row, "refused": str(why)}
     if INSTRUCTIONS and results[0][1] > IDLE_MAX:

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib import IDLE_MAX, INSTRUCTIONS, QUICK, REPEATS, TOOLS, baseline, bring, cpu_split, khttpd, nginx, pinned, spread, wanted_rows, write
+from lib import IDLE_MAX, INSTRUCTIONS, QUICK, REPEATS, TOOLS, baseline, bring, cpu_split, idle_seconds, khttpd, nginx, pinned, spread, wanted_rows, write
 
 # server: name, settings for the reader, port, khttpd's parameters to set first
 SERVERS = [("nginx", "1.22, one worker, no access log, return 200", 8080, {}),
@@ -34,7 +34,19 @@ SPLIT = "kept alive", 32  # of which it is told where the CPU time goes
 def cpu_seconds():
     """Of all CPUs, since the boot, by kind."""
     words = Path("/proc/stat").read_text().split()[1:8]
-    return {kind: int(words[at]) / 100 for kind, at in (("user", 0), ("system", 2), ("idle", 3), ("softirq", 6))}
+    spent = {kind: int(words[at]) / 100 for kind, at in (("user", 0), ("system", 2), ("idle", 3), ("softirq", 6))}
+    return {**spent, "idle": idle_seconds()} if INSTRUCTIONS else spent
+
+
+def wait_until_busy(most):
+    """Until a client has begun: the CPU has not idled for 20 ms; or for so many seconds. While files come from a busy host, this
+    clock runs ahead."""
+    end = time.monotonic() + most
+    while time.monotonic() < end:
+        before = idle_seconds()
+        time.sleep(0.02)
+        if idle_seconds() - before < 0.02 * IDLE_MAX:
+            break
 
 
 def htstress(port, *args):
@@ -52,7 +64,10 @@ def measure(way, connections, amount, port):
         with subprocess.Popen([*pinned("client"), TOOLS / "wrk", "-t1", "-c", str(connections), "-d", str(amount), f"http://127.0.0.1:{port}/"],
                               text=True, stdout=subprocess.PIPE) as client:
             # Its start and its end wait for files; what it reports is of the time between.
-            time.sleep(amount / 4)
+            if INSTRUCTIONS:
+                wait_until_busy(amount / 4)
+            else:
+                time.sleep(amount / 4)
             began, before = time.monotonic(), cpu_seconds()
             time.sleep(amount / 2)
             spent, took = cpu_seconds(), time.monotonic() - began
