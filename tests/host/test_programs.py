@@ -222,7 +222,14 @@ def test_htstress_reads_answers(answer):
         b"HTTP/1.1 2000 OK", b"HTTP/1.1 200OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 099 OK", b"HTTP/1.  1 200 OK", b"HTTP/1.99 200 OK",
         b"HTTP/1.a 200 OK", b"HTTP/2.0 200 OK", b"HTTP/1.1  200 OK", b"http/1.1 200 OK")],
     (b"HTTP/1.1 200 OK\r\nContent-Length: 0000000000000002\r\n\r\nok", "wrong_bytes"),
-    (b"HTTP/1.1 102 Processing\r\n\r\n" * 200, "wrong_bytes")])
+    (b"HTTP/1.1 102 Processing\r\n\r\n" * 200, "wrong_bytes"),
+    *[(line + b"\r\n\r\n2\r\nok\r\n0\r\n\r\n", "wrong_bytes") for line in (
+        b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked")],
+    (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "wrong_bytes"), (OK.replace(b"\r\n\r\n", b"\r\n\n"), "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\r\nConnection: " + b"x," * 600 + b"close\r\nContent-Length: 0\r\n\r\n", "wrong_bytes")])
 def test_a_faulty_http_server_is_found_out(answer, kind):
     """Each of its answers costs a request, and the rest are asked on a new connection."""
     patience = ["--timeout", 1] if kind == "unanswered" else []
@@ -392,6 +399,7 @@ class Resetting(Faulty):
 
     def __init__(self, most):
         self.most = most
+        self.asked = 0
         super().__init__(None)
 
     def serve(self, sock):
@@ -399,6 +407,7 @@ class Resetting(Faulty):
             left = self.most
             while data := sock.recv(65536):
                 asked = data.count(b"\r\n\r\n")
+                self.asked += asked
                 sock.sendall(OK * min(left, asked) + OK[:10] * (asked > left))
                 if asked > left:
                     break
@@ -406,12 +415,14 @@ class Resetting(Faulty):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-@pytest.mark.parametrize("args", [["-k"], [], ["-k", "-P", "4"]])
-def test_connections_that_are_reset_cost_a_request_each(args):
-    done = htstress("-n", 40, "-c", 4, *args, "--json", port=Resetting(0).port)
+@pytest.mark.parametrize("args", [["-k"], [], ["-k", "-P", "4"], ["-k", "-P", "16"]])
+def test_connections_that_are_reset_cost_what_was_sent_together(args):
+    """Each request is an error, and none of them is sent twice: not even those whose answers came before the reset."""
+    server = Resetting(3 if "16" in args else 0)
+    done = htstress("-n", 160, "-c", 1, *args, "--json", port=server.port)
     result = json.loads(done.stdout)
     assert done.returncode == 1 and result["good"] == 0
-    assert result["errors"]["broken"] == 40 and "reset" in result["errors"]["first"], done.stdout
+    assert result["errors"]["broken"] == server.asked == 160 and "reset" in result["errors"]["first"], done.stdout
 
 
 def test_what_was_answered_before_a_reset_is_good():
@@ -457,7 +468,8 @@ def test_an_address_of_the_other_family(family, address):
 @pytest.mark.parametrize("args,says", [
     (["-n", "0", "a"], "'0'"), (["-P", "2", "a"], "-P needs -k"), (["-n", "1", "-d", "1", "a"], "-n and -d"), ([], "URL"),
     (["a", "b"], "'b'"), (["https://a/"], "https://a/"), (["http://"], "http://"), (["http://a:/"], "http://a:/"),
-    (["[::1"], "[::1"), (["http://[::1]x/"], "[::1]x"), (["http://nowhere.invalid/"], "nowhere.invalid"), (["--hold", "a"], "--hold")])
+    (["[::1"], "[::1"), (["http://[::1]x/"], "[::1]x"), (["http://nowhere.invalid/"], "nowhere.invalid"), (["--hold", "a"], "--hold"),
+    *[([f"http://127.0.0.1:{port}/"], f"'{port}'") for port in ("0", "65536", "99999", "http", "-1", "8O")]])
 def test_bad_usage_of_htstress(args, says):
     done = subprocess.run([HTSTRESS, *args], text=True, capture_output=True, check=False)
     assert done.returncode == 2

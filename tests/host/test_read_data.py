@@ -2,12 +2,14 @@
 """Proves what read_data.py makes of a recorded log. That it reads the probe is tested in tests/vm/tcpprobe/test_reading.py."""
 
 import csv
+import fcntl
 import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import termios
 import textwrap
 import time
 from pathlib import Path
@@ -193,9 +195,12 @@ def test_signals_leave_complete_files(tmp_path, how):
                           stdout=subprocess.PIPE) as reader:
         reader.stdin.write("".join(record(RECV, n) + "\n" for n in range(20000)))
         reader.stdin.flush()
-        time.sleep(2)
-        (path,) = tmp_path.glob("output/flow-*.csv")
-        assert path.stat().st_size > 1 << 20  # what it holds back in memory is bounded
+        end = time.monotonic() + 60
+        # All is read, and what it holds back in memory is bounded.
+        while fcntl.ioctl(reader.stdin, termios.FIONREAD, bytes(4)) != bytes(4) or \
+                sum(path.stat().st_size for path in tmp_path.glob("output/flow-*.csv")) <= 1 << 20:
+            assert time.monotonic() < end
+            time.sleep(0.05)
         reader.send_signal(how)
         time.sleep(0.2)
         reader.stdin.close()

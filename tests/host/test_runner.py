@@ -42,7 +42,7 @@ def test_false_and_a_child_in_the_background():
     began = time.monotonic()
     done = vm("sh", "-c", "sleep 1000 & echo done; exec false")
     assert (done.stdout, done.returncode) == ("done\n", 1)
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < 280
 
 
 def test_arguments_arrive_unchanged_and_output_of_any_size():
@@ -162,7 +162,7 @@ def test_time_out_ends_the_guest(tmp_path):
     assert "ended after 15 s" in done.stderr
     assert "task:sleep" in done.stderr and "hrtimer_nanosleep" in done.stderr and "read_zero" in done.stderr
     assert "kthreadd" not in done.stderr and "reported" not in done.stderr
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 280
     assert qemus(tmp_path) == ""
 
 

@@ -19,6 +19,7 @@ struct state {
 	unsigned int bad;
 	enum part part;
 	unsigned int status;
+	bool http10;
 	bool close; /* the server closes behind this answer */
 	bool chunked;
 	bool sized;
@@ -149,7 +150,7 @@ static const char *on_status(struct state *s)
 		s->interim = 0;
 	else if (++s->interim > INTERIM_MAX)
 		return "one answer of status 1xx after the other came";
-	s->close = s->line[7] == '0';
+	s->close = s->http10 = s->line[7] == '0';
 	s->chunked = s->sized = false;
 	s->left = 0;
 	s->part = FIELDS;
@@ -190,9 +191,14 @@ static const char *on_field(struct state *s)
 			return "a wrong Content-Length came";
 		s->sized = true;
 	} else if (field_is(s->line, "Transfer-Encoding", &value)) {
-		s->chunked = !strncasecmp(value, "chunked", 7) &&
-			     !value[7 + strspn(value + 7, " \t")];
+		/* In HTTP/1.0 it is a fault (RFC 9112, 6.1), and no other coding was asked for (RFC 9110, 10.1.4). */
+		if (s->chunked || s->http10 || strncasecmp(value, "chunked", 7) ||
+		    value[7 + strspn(value + 7, " \t")])
+			return "a Transfer-Encoding that is not chunked, not alone or of HTTP/1.0 came";
+		s->chunked = true;
 	} else if (field_is(s->line, "Connection", &value)) {
+		if (s->line_len == sizeof(s->line) - 1)
+			return "a Connection field of more than 1,022 bytes came";
 		s->close = lists(value, "close") || (s->close && !lists(value, "keep-alive"));
 	}
 	return NULL;
@@ -231,8 +237,13 @@ static size_t take_line(struct state *s, const char *buf, size_t n, const char *
 	s->line_len += len < room ? len : room;
 	if (!lf)
 		return n;
+	/* Of a line that was cut the CR may be as well. */
 	if (s->line_len && s->line[s->line_len - 1] == '\r')
 		s->line_len--;
+	else if (s->line_len < sizeof(s->line) - 1)
+		*what = "a line ended without CR";
+	if (*what)
+		return len + 1;
 	s->line[s->line_len] = 0;
 	*what = on_line(s);
 	s->line_len = 0;

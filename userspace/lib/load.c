@@ -85,6 +85,12 @@ struct run {
 
 static void start_connect(struct worker *w, struct conn *c);
 
+/* How many requests are lost with a connection: all of the message under way, or the one that it was to be made for. */
+static unsigned int lost(const struct conn *c)
+{
+	return c->state == OPEN && c->requests ? c->requests : 1;
+}
+
 static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char *what, int err)
 {
 	const struct load_options *opt = w->run->opt;
@@ -95,14 +101,14 @@ static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char
 		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u)", what,
 			 err ? ": " : "", err ? strerror(err) : "",
 			 w->index + (unsigned int)(c - w->conns) * opt->threads);
-	(*counter)++;
+	*counter += lost(c);
+	c->left -= c->left < lost(c) ? c->left : lost(c);
 	if (c->fd >= 0)
 		close(c->fd);
 	c->fd = -1;
 	if (c->state == CONNECTING)
 		w->connecting--;
 	c->state = FAILED;
-	c->left -= c->left > 0;
 	/* From the loop, not from here: a server that is gone would make this go ever deeper. */
 	if (opt->retry && c->left && !w->run->stop && w->going)
 		w->again[w->n_again++] = c;
@@ -331,6 +337,8 @@ static void work_off(struct worker *w)
 				on_event(w, events[i].data.ptr, events[i].events);
 	}
 	w->r.unfinished += w->left;
+	for (i = 0; w->left && w->going && i < (int)w->n_conns; i++)
+		w->r.unfinished += lost(&w->conns[i]) - 1;
 }
 
 static void wake(struct run *run)

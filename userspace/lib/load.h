@@ -65,7 +65,7 @@ enum load_mode {
  * @messages: requests per connection; 0: as @total or @seconds says
  * @total: requests on all connections together; 0: until @seconds have passed
  * @seconds: how long
- * @retry: a connection that fails costs a request, and is made again
+ * @retry: a connection that fails costs the requests that were sent on it together, and is made again
  * @lean: no clock and no check per message, so that the client's own cost is least
  * @stall: seconds without a byte on any connection after which the run is given up
  * @progress: show it on stderr
@@ -100,11 +100,11 @@ struct load_options {
  * @latency: first byte sent to last byte back, ns; with burst from the start of the connect
  * @connect: time that connects took, ns
  * @cpu: where the machine's CPU time went in those seconds
- * @connect_failed: connections that could not be made
- * @broken: connections that ended by an error
- * @short_eof: connections that the server closed too early
- * @mismatched: connections on which a wrong byte came
- * @unfinished: connections that had not got their answer when the run was given up
+ * @connect_failed: requests whose connection could not be made
+ * @broken: requests whose connection ended by an error; all that were sent together, here and below
+ * @short_eof: requests whose connection the server closed too early
+ * @mismatched: requests on whose connection a wrong byte came
+ * @unfinished: requests that had not got their answer when the run was given up
  * @first_error: what went wrong first, "" if nothing did
  */
 struct load_result {

@@ -68,8 +68,10 @@ struct sockaddr_storage *resolve(const char *host, const char *port, int family,
 	};
 	struct sockaddr_storage *addr;
 	struct addrinfo *all, *ai;
-	int err = getaddrinfo(host, port, &hints, &all);
+	int err;
 
+	number("the port", port, 1, 65535); /* of one too large, getaddrinfo() takes the low bits */
+	err = getaddrinfo(host, port, &hints, &all);
 	if (err)
 		die("host '%s' port '%s': %s", host, port, gai_strerror(err));
 	addr = calloc(1, sizeof(*addr));

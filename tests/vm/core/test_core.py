@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves the parts of the server core that an echo does not use, by the test module kline."""
 
+import select
 import socket
 import time
 from pathlib import Path
@@ -71,14 +72,14 @@ def test_memory_short_in_the_middle_of_an_answer(kline):
 @pytest.mark.smoke
 def test_sleep_in_process_context(kline):
     """One that sleeps holds up neither others nor what it was sent meanwhile."""
-    with talk(b"sleep 1000\nsay after\n") as sleeper, connect(port=PORT) as other:
-        began = time.monotonic()
+    began = time.monotonic()
+    with talk(b"sleep 3000\nsay after\n") as sleeper, connect(port=PORT) as other:
         sleeper.sendall(b"say more\n")
         other.sendall(b"say hi\n")
         assert receive(other, 5) == b"<hi>\n"
-        assert time.monotonic() - began < 0.9
+        assert not select.select([sleeper], [], [], 0)[0]  # it sleeps on
         assert receive(sleeper, 6) == b"slept\n"
-        assert time.monotonic() - began >= 0.9
+        assert time.monotonic() - began >= 3
         assert receive(sleeper, 15) == b"<after>\n<more>\n"
 
 
@@ -87,7 +88,7 @@ def test_unload_while_asleep(kline, klog):
     time.sleep(0.2)
     began = time.monotonic()
     rmmod("kline")
-    assert time.monotonic() - began < 2 * UNLOAD_MAX
+    assert time.monotonic() - began < 5 * UNLOAD_MAX
     assert sum("close was called 50 times" in line for line in klog.lines()) == 1
     for s in socks:
         s.close()

@@ -17,8 +17,9 @@ def drop():
 @pytest.fixture(autouse=True)
 def nobody_else_ends_time_wait():
     """A machine that stands still for 0.2 s makes TCP send a FIN again. The TIME-WAIT socket acknowledges it, to a socket
-    that has gone, whose RST then ends the TIME-WAIT socket (RFC 1337). Nor may a new connection take over an old one's port."""
-    with sysctl(ipv4__tcp_rfc1337=1, ipv4__tcp_tw_reuse=0):
+    that has gone, whose RST then ends the TIME-WAIT socket (RFC 1337). Nor may a new connection take over an old one's port,
+    nor connect() take the README's port for its own."""
+    with sysctl(ipv4__tcp_rfc1337=1, ipv4__tcp_tw_reuse=0, ipv4__ip_local_reserved_ports=36986):
         yield
 
 

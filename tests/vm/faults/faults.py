@@ -97,21 +97,21 @@ def below(module):
 
 
 @contextlib.contextmanager
-def failing(module, percent, most=1 << 30):
+def failing(module, percent, most=1 << 30, kinds=KINDS):
     """Lets a share of the allocations fail that are made below a module's functions, so many at most: in softirqs and
     workers too. Yields a function that says how many did so far."""
     global injected  # pylint: disable=global-statement
 
     def had():
-        return sum(most - int((DEBUGFS / kind / "times").read_text()) for kind in KINDS)
+        return sum(most - int((DEBUGFS / kind / "times").read_text()) for kind in kinds)
 
     with below(module):
         allow_all()
-        for kind in KINDS:
+        for kind in kinds:
             configure(kind, interval=1, times=most, space=0, probability=percent)
         try:
             yield had
         finally:
             injected += had()
-            for kind in KINDS:
+            for kind in kinds:
                 configure(kind, probability=0)

@@ -280,7 +280,8 @@ def test_statistics_add_up(kecho, mode):
     assert stats["bytes_in"] == stats["bytes_out"] == 50 * each * 100
     assert stats["rejected"] == stats["timeouts"] == stats["errors"] == 0
     if mode == "fast":
-        assert stats["fastpath_bytes"] >= 0.95 * stats["bytes_in"]
+        # What is there before its connection is accepted, a message at most, is not.
+        assert stats["fastpath_bytes"] >= 0.95 * (stats["bytes_in"] - 50 * 100)
     elif mode == "worker":
         assert stats["fastpath_bytes"] == 0
     else:

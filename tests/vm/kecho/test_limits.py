@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, connect, connected, modes, receive, receive_all, scaled,
+from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, connect, connected, least, modes, receive, receive_all, scaled,
                  sh, socket_memory)
 
 
@@ -79,8 +79,8 @@ def test_max_conns_live(load):
 def test_idle_timeout(load):
     """Without a byte for so long a connection is reset, not before, and counted; a busy one stays."""
     kecho = load("kecho", idle_timeout=3)
-    idle, busy = connect(), connect()
     began = time.monotonic()
+    idle, busy = connect(), connect()
     while kecho.stat("timeouts") == 0:
         assert alive(busy)
         time.sleep(0.1)
@@ -256,7 +256,7 @@ def test_257_idle_clients(kecho):
     assert len(idle) == 600
     began = time.monotonic()
     sh("rmmod", "kecho")
-    assert time.monotonic() - began < UNLOAD_MAX
+    assert time.monotonic() - began < 5 * UNLOAD_MAX  # they would stay for an hour
 
 
 @modes("fast")
@@ -281,14 +281,18 @@ def test_listener_killed_from_outside(kecho, klog):
         time.sleep(1)
         said = [line for line in klog.lines() if "closed from outside" in line]
         assert len(said) == 1
-        busy = cpu_seconds()
-        time.sleep(1)
-        # A worker that spins takes a whole CPU; reading the clocks twice costs a debug kernel a third of one.
-        assert cpu_seconds() - busy < (0.7 if DEBUG else 0.3)
+        # A worker that spins takes a whole CPU, always; reading the clocks twice costs a debug kernel a third of one.
+        least(busy_for_a_second, 0.7 if DEBUG else 0.3, tries=10)
         assert alive(s)
         with pytest.raises(ConnectionRefusedError):
             connect()
     kecho.wait("active", 0)
+
+
+def busy_for_a_second():
+    before = cpu_seconds()
+    time.sleep(1)
+    return cpu_seconds() - before
 
 
 def cpu_seconds():

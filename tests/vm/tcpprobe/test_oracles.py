@@ -187,7 +187,7 @@ def test_a_million_events_on_two_cpus(probe, load_kecho):
     with network_namespace("busy"):
         load_kecho("busy")
         probe(port=12345, bufsize=1 << 17)
-        names = ("TcpOutSegs", "TcpInSegs", "TcpRetransSegs")
+        names = ("TcpOutSegs", "TcpInSegs", "TcpRetransSegs", "TcpExtTCPTimeouts")
         outgoing, incoming = Count("busy", True), Count("busy", False)
         before = netstat("busy", *names)
         lines = Counter()
@@ -202,7 +202,7 @@ def test_a_million_events_on_two_cpus(probe, load_kecho):
                     lines["all"] += text.count("\n") - 1
             assert traffic.returncode == 0
             seen = samples()
-        sent, received, again = (b - a for a, b in zip(before, netstat("busy", *names)))
+        sent, received, again, timeouts = (b - a for a, b in zip(before, netstat("busy", *names)))
         captured = outgoing.value(), incoming.value()
     missed = seen["missed"]
     assert seen["lost"] == 0 and seen["taken"] == seen["read"] == lines["all"]
@@ -215,7 +215,7 @@ def test_a_million_events_on_two_cpus(probe, load_kecho):
     assert abs(captured[0] - sent - again) <= few and abs(captured[1] - received) <= few
     assert 2 * connections - missed <= lines[SETUP] <= 2 * connections
     assert 2 * connections - missed <= lines[DONE] <= 2 * connections
-    assert lines[TIMEOUT] == 0
+    assert timeouts - missed <= lines[TIMEOUT] <= timeouts  # none, unless the machine stood still
 
 
 @contextlib.contextmanager
@@ -379,6 +379,10 @@ def test_a_users_awk(probe, tmp_path):
     """The documentation's line of awk, on the file itself."""
     probe()
     log = tmp_path / "log"
+
+    def summed():
+        return sh("awk", "$1 == 1 && $6 == %d { bytes += $7 } END { print bytes }" % PORT, log).stdout.strip()
+
     with open(log, "wb") as f, subprocess.Popen(["cat", "/proc/net/tcpprobe"], stdout=f) as cat:
         while " armed missed" not in STAT.read_text():
             time.sleep(0.05)
@@ -387,16 +391,20 @@ def test_a_users_awk(probe, tmp_path):
             for _ in range(30):
                 client.sendall(b"x" * 10)
                 served.recv(10)
-        time.sleep(0.5)
+        end = time.monotonic() + 60
+        while summed() != "300" and time.monotonic() < end:
+            time.sleep(0.1)
         cat.kill()
-    done = sh("awk", "$1 == 1 && $6 == %d { bytes += $7 } END { print bytes }" % PORT, log)
-    assert done.stdout.strip() == "300"
+    assert summed() == "300"
 
 
 def test_loaded_and_unloaded_100_times_under_iperf3(probe):
     """And read meanwhile; the transfer does not notice."""
     server = subprocess.Popen(["iperf3", "-s", "-1", "-p", str(PORT)], stdout=subprocess.DEVNULL)
-    time.sleep(1)
+    end = time.monotonic() + 60
+    while not sh("ss", "-Htln", "sport", "=", f":{PORT}").stdout:
+        assert server.poll() is None and time.monotonic() < end
+        time.sleep(0.1)
     client = subprocess.Popen(["iperf3", "-c", "127.0.0.1", "-p", str(PORT), "-t", "1000"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
     try:
