@@ -60,6 +60,22 @@ def test_header_deadline(load, begun):
     assert khttpd.stat("requests") == khttpd.stat("responses_2xx") + khttpd.stat("responses_4xx") == 2
 
 
+@pytest.mark.parametrize("request_", [sized(b"3", b"abc"), chunked(b"3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n")])
+@modes("fast")
+def test_408_wherever_a_request_stops(load, request_):
+    """Behind each of its bytes: the head's deadline up to the head's end, then the body's."""
+    khttpd = load("khttpd", request_timeout=2)
+    socks = [client() for _ in range(1, len(request_))]
+    for at, s in enumerate(socks, 1):
+        s.sendall(request_[:at])
+    for at, s in enumerate(socks, 1):
+        answer = parse(drain(s))
+        assert answer.status == 408 and answer.closes() and not answer.rest, at
+        s.close()
+    head = request_.index(b"\r\n\r\n") + 4
+    assert timeouts(khttpd) == {"header": head - 1, "body": len(request_) - head}
+
+
 @modes("fast")
 def test_each_head_has_its_time(load):
     """Also one whose first bytes come with the last of the one before."""
@@ -385,10 +401,11 @@ def refused(source, target="127.0.0.1", netns=None):
         return True
 
 
+@pytest.mark.parametrize("addr", ["::", "127.0.0.1"])
 @modes("fast")
-def test_max_conns_per_ip(load):
-    """One more than allowed from an address is reset and counted; another address is served."""
-    khttpd = load("khttpd", max_conns_per_ip=3)
+def test_max_conns_per_ip(load, addr):
+    """One more than allowed from an address is reset and counted; another address is served. By sockets of either family."""
+    khttpd = load("khttpd", addr=addr, max_conns_per_ip=3)
     held = [refused("127.0.0.1") for _ in range(3)]
     assert True not in held
     assert refused("127.0.0.1") is True
