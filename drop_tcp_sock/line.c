@@ -128,12 +128,38 @@ static bool is_mapped(const u8 addr[16])
 	return !memcmp(addr, mapped, sizeof(mapped));
 }
 
+/*
+ * False where the kernel's readers of addresses take a spelling that others refuse, or read as
+ * octal: "010" for ten, and zeros without end in front of a group.
+ */
+static bool is_plain(struct span text)
+{
+	char c, first = 0, before = 0;
+	size_t i, run = 0;
+
+	for (i = 0; i <= text.len; i++) {
+		c = i < text.len ? text.s[i] : 0;
+		if (c && c != ':' && c != '.') {
+			if (!run++)
+				first = c;
+			continue;
+		}
+		if (run > 4 || (run > 1 && first == '0' && (c == '.' || before == '.')))
+			return false;
+		before = c;
+		run = 0;
+	}
+	return true;
+}
+
 static const char *read_address(struct span text, struct drop_end *end)
 {
 	const char *stop;
 
 	if (is_star(text))
 		return NULL;
+	if (!is_plain(text))
+		return "not an address: superfluous zeros";
 	if (memchr(text.s, ':', text.len)) {
 		if (!in6_pton(text.s, text.len, end->addr, '\0', &stop) ||
 		    stop != text.s + text.len)

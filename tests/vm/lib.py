@@ -61,6 +61,18 @@ def least(measure, limit, tries=5):
     assert min(took) < limit, took
 
 
+def busy_for_a_second():
+    before = cpu_seconds()
+    time.sleep(1)
+    return cpu_seconds() - before
+
+
+def cpu_seconds():
+    """System and softirq time of the machine so far."""
+    fields = open("/proc/stat", encoding="ascii").readline().split()
+    return (int(fields[3]) + int(fields[7])) / os.sysconf("SC_CLK_TCK")
+
+
 def sh(*args, check=True, netns=None, **kw):
     """Runs a command, without a shell; its output is text."""
     if netns and args[0] in ("ip", "tc"):  # they can go there by themselves

@@ -2,7 +2,6 @@
 """Proves that limits hold, apply live, and that memory per connection is bounded."""
 
 import errno
-import os
 import random
 import socket
 import threading
@@ -10,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, connect, connected, least, modes, receive, receive_all, scaled,
+from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, busy_for_a_second, connect, connected, least, modes, receive, receive_all, scaled,
                  sh, socket_memory)
 
 
@@ -287,18 +286,6 @@ def test_listener_killed_from_outside(kecho, klog):
         with pytest.raises(ConnectionRefusedError):
             connect()
     kecho.wait("active", 0)
-
-
-def busy_for_a_second():
-    before = cpu_seconds()
-    time.sleep(1)
-    return cpu_seconds() - before
-
-
-def cpu_seconds():
-    """System and softirq time of the machine so far."""
-    fields = open("/proc/stat", encoding="ascii").readline().split()
-    return (int(fields[3]) + int(fields[7])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_connections_are_freed_when_they_end(kecho):

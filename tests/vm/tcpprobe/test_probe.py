@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, KO_DIR, UNLOAD_MAX, rmmod, scaled, sh
+from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, scaled, sh
 from records import (DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, parse, samples)
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
@@ -245,6 +245,18 @@ def test_purgetime(probe):
         assert "Flows: active 2 " in STAT.read_text()
 
 
+def test_purgetime_of_0_forgets_nobody(probe):
+    """And no timer runs for it, also if it was set while the file is read: a CPU's time is what it was."""
+    probe(purgetime=1)
+    with Trace() as trace, Connection() as c:
+        c.send(b"x")
+        SYSCTL.joinpath("purgetime").write_text("0\n")
+        least(busy_for_a_second, 0.7 if DEBUG else 0.3, tries=10)
+        time.sleep(2)
+        assert not any(line.type == PURGE for line in trace.lines()[0])
+        assert "Flows: active 2 " in STAT.read_text()
+
+
 def test_maxflows(probe):
     """More flows than allowed are skipped and counted."""
     probe(maxflows=4)
@@ -398,6 +410,16 @@ def test_two_readers_share(probe):
         assert first and second and len(first) + len(second) == samples()["read"]
         total = next(line for line in STAT.read_text().splitlines() if line.startswith("Total:"))
         assert int(total.split("err:")[1].split()[0]) == 1
+
+
+def test_an_open_takes_nothing_from_who_is_there(probe):
+    """That of one who comes later; the records until then are still to be read."""
+    probe()
+    with Trace() as one, Connection() as c:
+        c.send(b"x" * 10)
+        with Trace():
+            lines, _ = one.lines()
+            assert len(lines) == samples()["read"] > 5 and SETUP in {line.type for line in lines}
 
 
 def test_bad_buffer(probe):
