@@ -32,6 +32,7 @@ LIMITS = {"unreclaimable": 8 << 20, "kernel_stack": 1 << 20, "vmalloc": 4 << 20,
           "orphans": 20, "socket_pages": 2000, "socket_objects": 400, "socket_inodes": 400, "threads": 12, "conns": 100}
 
 
+LEAST = 8  # samples to judge by
 SOCKET_CACHES = ("TCP", "TCPv6", "sock_inode_cache")
 
 
@@ -69,6 +70,7 @@ def conns():
 class Soak:
     def __init__(self, seconds):
         self.end = time.monotonic() + seconds
+        self.over = False
         self.wrong = []
         self.done = {}
         # Who holds a module's may unload it; but tcpprobe, which goes under whoever reads it.
@@ -78,7 +80,7 @@ class Soak:
     def repeat(self, action, seed):
         rng = random.Random(seed)
         try:
-            while time.monotonic() < self.end and not self.wrong:
+            while not self.over and not self.wrong:
                 action(rng)
                 self.done[action.__name__] = self.done.get(action.__name__, 0) + 1
         except subprocess.CalledProcessError as e:
@@ -148,14 +150,15 @@ class Soak:
                 writer.writerow(row)
                 f.flush()
                 yield row
-                if time.monotonic() > self.end or self.wrong:
+                # A host that is busy makes a sample last a minute.
+                if (time.monotonic() > self.end and n >= LEAST) or self.wrong:
                     return
                 time.sleep(1)
 
 
 def judge(rows):
     """What grew."""
-    if len(rows) < 4:
+    if len(rows) < LEAST:
         return [f"only {len(rows)} samples"]
     wrong = []
     quarter = len(rows) // 4
@@ -175,7 +178,10 @@ def main(seconds, out):
     running = [threading.Thread(target=soak.repeat, args=(action, n)) for n, action in enumerate(actions)]
     for thread in running:
         thread.start()
-    rows = list(soak.sample(out))
+    try:
+        rows = list(soak.sample(out))
+    finally:
+        soak.over = True
     for thread in running:
         thread.join()
     print(f"{seconds} s, {len(rows)} samples: {soak.done}")
