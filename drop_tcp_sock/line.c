@@ -158,8 +158,6 @@ static const char *read_address(struct span text, struct drop_end *end)
 
 	if (is_star(text))
 		return NULL;
-	if (!is_plain(text))
-		return "not an address: superfluous zeros";
 	if (memchr(text.s, ':', text.len)) {
 		if (!in6_pton(text.s, text.len, end->addr, '\0', &stop) ||
 		    stop != text.s + text.len)
@@ -173,6 +171,8 @@ static const char *read_address(struct span text, struct drop_end *end)
 		end->addr[11] = 0xff;
 		end->family = 4;
 	}
+	if (!is_plain(text))
+		return "superfluous zeros in an address";
 	end->prefix = 128;
 	return NULL;
 }

@@ -42,7 +42,8 @@ static void usage(FILE *to)
 	      "request, and the connection is made anew. With -P it costs all N that were sent together,\n"
 	      "those of them included that were answered. Without -k the server has to close behind its\n"
 	      "answer. Latency runs from the send of a request's first byte to the last of its answer (with\n"
-	      "-P: of all N answers), and where the server is to close behind that, to its close. --timeout is also how long is waited, after -d, for what is under way.\n"
+	      "-P: of all N answers), and where the server is to close behind that, to its close.\n"
+	      "--timeout is also how long is waited, after -d, for what is under way.\n"
 	      "Exit status: 0 all good, 1 not all good, 2 bad usage.\n",
 	      to);
 }

@@ -64,10 +64,9 @@ def measure(way, connections, amount, port):
         with subprocess.Popen([*pinned("client"), TOOLS / "wrk", "-t1", "-c", str(connections), "-d", str(amount), f"http://127.0.0.1:{port}/"],
                               text=True, stdout=subprocess.PIPE) as client:
             # Its start and its end wait for files; what it reports is of the time between.
+            time.sleep(amount / 4)
             if INSTRUCTIONS:
                 wait_until_busy(amount / 4)
-            else:
-                time.sleep(amount / 4)
             began, before = time.monotonic(), cpu_seconds()
             time.sleep(amount / 2)
             spent, took = cpu_seconds(), time.monotonic() - began

@@ -62,6 +62,7 @@ def least(measure, limit, tries=5):
 
 
 def busy_for_a_second():
+    """Seconds of system and softirq time in one second."""
     before = cpu_seconds()
     time.sleep(1)
     return cpu_seconds() - before

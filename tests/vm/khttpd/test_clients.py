@@ -247,7 +247,7 @@ def test_unload_with_idle_connections(mode):
                 s.sendall(get() * 200)
     began = time.monotonic()
     rmmod("khttpd")
-    assert time.monotonic() - began < 5 * UNLOAD_MAX  # they would stay for five seconds at least
+    assert time.monotonic() - began < 3 * UNLOAD_MAX  # those that linger would stay for five seconds, the others longer
     for s in held:
         s.close()
     assert connected(8081) == ""
