@@ -17,8 +17,8 @@
  * namespace goes, whichever comes first. A connection is made by the accept worker and freed by a
  * release worker, its own or a CPU's, nowhere else. Death has stages:
  *   1. ksrv_conn_end() sets KSRV_C_DYING (once) and queues the release worker; or, where FINs have
- *	gone both ways, ksrv_conn_leave() does, and puts the connection among those that one run of
- *	a CPU's release worker takes, a tick later;
+ *	gone both ways and answers are acknowledged, ksrv_conn_leave() does, and puts the connection
+ *	among those that one run of a CPU's release worker takes, a tick later;
  *   2. the release worker gives the socket its original callbacks back, under the pump's lock:
  *      from here on nothing of the network's reaches the connection;
  *   3. a connection that is queued for an I/O worker waits for that worker to come by, which
@@ -104,8 +104,8 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  *	Returns whether that was a time-out, to be counted under "timeouts"; or else it has set
  *	another deadline. NULL: the connection is ended by a reset. Pump context.
  * @timed_out: TCP has given up on a peer that did not acknowledge what was sent; see
- *	ksrv_conn_user_timeout(). The connection is being ended, and counted under "timeouts"; NULL:
- *	under "errors". Under the pump's lock.
+ *	ksrv_conn_user_timeout(); or the core has, see ksrv_service.unread_timeout. The connection
+ *	is being ended, and counted under "timeouts"; NULL: under "errors". Under the pump's lock.
  * @work: what was deferred, in process context; may sleep. Then @resume is called. May be NULL
  *	only in a protocol that never calls ksrv_conn_defer(), as kecho and khttpd are.
  * @close: the connection is being freed; may sleep. May be NULL.
@@ -137,6 +137,9 @@ struct ksrv_ops {
  * @idle_timeout: seconds without a byte either way; 0 never; NULL: the protocol sets deadlines
  * @max_conns_per_ip: connections from one address, of IPv6 from one /64; one more is reset at once;
  *	0 no bound; NULL: addresses are not counted
+ * @unread_timeout: seconds that a peer may acknowledge nothing of what is left when all is said,
+ *	before the connection is ended and timed_out() called; NULL: that is for @idle_timeout, or
+ *	without that either for core TCP, once the lingering close is over
  * @counters: names of what the protocol counts by ksrv_conn_count(), ended by a NULL; may be NULL
  */
 struct ksrv_service {
@@ -151,6 +154,7 @@ struct ksrv_service {
 	const struct ksrv_uint *max_conns;
 	const struct ksrv_uint *idle_timeout;
 	const struct ksrv_uint *max_conns_per_ip;
+	const struct ksrv_uint *unread_timeout;
 	const char *const *counters;
 };
 
@@ -184,6 +188,7 @@ int ksrv_register(const struct ksrv_service *svc);
 /**
  * ksrv_unregister() - stop serving: reset every connection, wait until all are freed
  *
+ * But for those where FINs have gone both ways: what the peer has yet to read is left to core TCP.
  * For module_exit. Process context; sleeps.
  */
 void ksrv_unregister(void);
@@ -270,8 +275,9 @@ bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how);
  *
  * Were input left unread, or came it later, closing would make core TCP send RST, which may
  * overtake what the peer has not read yet. So input is read and thrown away until the peer's FIN,
- * for at most KSRV_LINGER_SECONDS. The protocol is not called again but for @timed_out and
- * @close. If the last ksrv_send() had @more set, the FIN shares its segment.
+ * for at most KSRV_LINGER_SECONDS; for longer where the peer has yet to acknowledge some of what
+ * was sent (see ksrv_service.unread_timeout). The protocol is not called again but for @timed_out
+ * and @close. If the last ksrv_send() had @more set, the FIN shares its segment.
  */
 void ksrv_conn_finish(struct ksrv_conn *conn);
 
@@ -280,6 +286,16 @@ void ksrv_conn_finish(struct ksrv_conn *conn);
  * @conn: a connection, in pump context
  */
 bool ksrv_conn_unacked(struct ksrv_conn *conn);
+
+/**
+ * ksrv_conn_moved() - when the connection was last seen to move a byte
+ * @conn: a connection, in pump context
+ *
+ * Either way: one that came, or one that the peer acknowledged, which is seen once a second.
+ *
+ * Return: jiffies.
+ */
+unsigned long ksrv_conn_moved(struct ksrv_conn *conn);
 
 /**
  * ksrv_conn_user_timeout() - how long TCP waits for a peer that acknowledges nothing

@@ -171,8 +171,9 @@ bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
 
 /**
  * ksrv_conn_leave() - end a connection that has said and heard all
- * @conn: a connection whose FIN was sent, and whose peer's was reached; whoever calls holds the
- *	pump's lock or owns the socket
+ * @conn: a connection whose FIN was sent, and whose peer's was reached, with nothing but the FIN
+ *	yet to be acknowledged, or whose socket is closed; whoever calls holds the pump's lock or
+ *	owns the socket
  *
  * Nobody waits for what is left to do, so it is done for many at once: to wake a thread for each
  * would add 5 % to all that the machine does for a short connection.

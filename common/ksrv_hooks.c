@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * ksrv_hooks.c - in builds for the tests only: makes rare things happen every so often. Each
- * parameter N makes every Nth call see the rare case; 0 is off. hook_shared_bytes only tells what
- * cannot be seen from outside.
+ * parameter N makes every Nth call see the rare case; 0 is off. hook_io_waits is a time, and
+ * hook_shared_bytes only tells what cannot be seen from outside.
  */
 #ifdef TEST_HOOKS
 #include <linux/atomic.h>
+#include <linux/jiffies.h>
+#include <linux/sched.h>
 
 #include "ksrv_impl.h"
 
@@ -16,6 +18,9 @@ KSRV_PARAM_UINT(hook_room_gone, 0, 0, 1 << 20, 0644,
 KSRV_PARAM_UINT(hook_accept_fails, 0, 0, 1 << 20, 0644, "every Nth accept finds no memory");
 KSRV_PARAM_UINT(hook_unreadable, 0, 0, 1 << 20, 0644,
 		"every Nth piece of input lies in a device's memory");
+
+KSRV_PARAM_UINT(hook_io_waits, 0, 0, 10000, 0644,
+		"ms that an I/O worker waits before it comes to what is ready");
 
 static atomic_long_t shared;
 
@@ -31,6 +36,14 @@ MODULE_PARM_DESC(hook_shared_bytes, "bytes that were sent as the pages they came
 void ksrv_hook_shared(size_t bytes)
 {
 	atomic_long_add(bytes, &shared);
+}
+
+void ksrv_hook_io(void)
+{
+	unsigned long until = jiffies + msecs_to_jiffies(ksrv_uint(&hook_io_waits));
+
+	while (ksrv_uint(&hook_io_waits) && time_before(jiffies, until))
+		schedule_timeout_idle(1);
 }
 
 static bool due(const struct ksrv_uint *param, atomic_t *calls)

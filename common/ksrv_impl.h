@@ -29,6 +29,8 @@
  */
 #define KSRV_IO_BUDGET 64
 #define KSRV_IO_COST 16384
+/* And for how long it begins with another, in jiffies: a tick at least. */
+#define KSRV_IO_TIME 2
 /* Connections that one run of the accept worker takes before it lets others run. */
 #define KSRV_ACCEPT_BUDGET 64
 /* Bytes below which a piece of input is always copied; no less can fill half a page. */
@@ -182,7 +184,8 @@ struct ksrv_server {
  * @queued: (pump) an I/O worker is due; it clears this when it has the pump's lock, and from then
  *	on does not touch the connection without it
  * @detached: (pump) the callbacks are out: nothing starts the pump or queues the connection
- * @stamp: jiffies when a byte last moved; written in the pump and by the sweep
+ * @stamp: jiffies when a byte last moved; written in the pump and, of one that the peer
+ *	acknowledged, by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
  * @has_left: it went by ksrv_conn_leave(); written with @end
  * @delayed: (pump) @later was queued once, and so may be now
@@ -330,6 +333,7 @@ bool ksrv_hook_room_gone(void);
 bool ksrv_hook_accept_fails(void);
 bool ksrv_hook_unreadable(void);
 void ksrv_hook_shared(size_t bytes);
+void ksrv_hook_io(void);
 #else
 static inline bool ksrv_hook_owned(void)
 {
@@ -357,6 +361,10 @@ static inline bool ksrv_hook_unreadable(void)
 }
 
 static inline void ksrv_hook_shared(size_t bytes)
+{
+}
+
+static inline void ksrv_hook_io(void)
 {
 }
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * ksrv_param.c - module parameters with bounds. What is refused shows in the log with its value:
- * the kernel names it at load, we do when a parameter is written later.
+ * ksrv_param.c - module parameters with bounds. What is refused shows in the log with its value; at
+ * load the kernel adds a line of its own.
  */
 #include <linux/kernel.h>
 #include <linux/string.h>

@@ -350,6 +350,11 @@ bool ksrv_conn_unacked(struct ksrv_conn *conn)
 	return tp->snd_una != tp->write_seq;
 }
 
+unsigned long ksrv_conn_moved(struct ksrv_conn *conn)
+{
+	return READ_ONCE(conn->stamp);
+}
+
 void ksrv_conn_user_timeout(struct ksrv_conn *conn, unsigned int seconds)
 {
 	struct inet_connection_sock *icsk = inet_csk(conn->sock->sk);
@@ -419,17 +424,40 @@ static bool resume(struct ksrv_conn *conn)
 	return !err && !conn->unfinished;
 }
 
+/* The peer does not acknowledge what was sent. detach() counts it. */
+static void give_up(struct ksrv_conn *conn)
+{
+	ksrv_conn_end(conn, conn->srv->svc->ops->timed_out ? KSRV_END_TIMEOUT : KSRV_END_ERROR);
+}
+
 /* The socket is closed, or has an error. */
 static void end_broken(struct ksrv_conn *conn, struct sock *sk)
 {
-	const struct ksrv_ops *ops = conn->srv->svc->ops;
-
 	if (!sk->sk_err)
 		ksrv_conn_end(conn, KSRV_END_RESET);
-	else if (sk->sk_err == ETIMEDOUT && ops->timed_out)
-		ksrv_conn_end(conn, KSRV_END_TIMEOUT);
+	else if (sk->sk_err == ETIMEDOUT)
+		give_up(conn);
 	else
 		ksrv_conn_end(conn, KSRV_END_ERROR);
+}
+
+/* Whether the peer has yet to acknowledge what came before the FIN, or to be sent that. */
+static bool is_unread(const struct sock *sk)
+{
+	const struct tcp_sock *tp = tcp_sk(sk);
+
+	return tp->snd_nxt != tp->write_seq || tp->write_seq - tp->snd_una > 1;
+}
+
+/*
+ * FINs have gone both ways. A peer that has yet to acknowledge what was sent is a client still,
+ * counted and with a deadline: core TCP would keep it as an orphan for as long as it pleases. When
+ * all is acknowledged, tcp_done() says so, by ksrv_state_change().
+ */
+static void leave(struct ksrv_conn *conn, const struct sock *sk)
+{
+	if (likely(!is_unread(sk)))
+		ksrv_conn_leave(conn);
 }
 
 /* What has come to an end or failed, after a run of the pump took all it could. */
@@ -446,7 +474,7 @@ static void look_for_end(struct ksrv_conn *conn, struct sock *sk)
 		return;
 	conn->eof_told = true;
 	if (conn->finish == KSRV_F_LINGERING)
-		ksrv_conn_leave(conn);
+		leave(conn, sk);
 	else if (ops->eof && !conn->finish)
 		ops->eof(conn);
 	else
@@ -482,12 +510,33 @@ static void finish(struct ksrv_conn *conn)
 	if (test_bit(KSRV_C_DYING, &conn->flags))
 		return;
 	conn->finish = KSRV_F_LINGERING;
-	if (unlikely(!send_fin(sk)))
+	if (unlikely(!send_fin(sk))) {
 		ksrv_conn_end(conn, KSRV_END_ERROR);
-	else if ((sk->sk_shutdown & RCV_SHUTDOWN) && skb_queue_empty(&sk->sk_receive_queue))
-		ksrv_conn_leave(conn);
+		return;
+	}
+	/* From here on, what comes of the peer's but acknowledgments is nothing that moves. */
+	WRITE_ONCE(conn->stamp, jiffies);
+	ksrv_conn_deadline(conn, KSRV_LINGER_SECONDS, 0);
+	if ((sk->sk_shutdown & RCV_SHUTDOWN) && skb_queue_empty(&sk->sk_receive_queue))
+		leave(conn, sk);
+}
+
+/*
+ * It has lingered for its time. Who goes on reading is not cut off, and who does not is given up as
+ * any other.
+ */
+static void expire_lingering(struct ksrv_conn *conn)
+{
+	const struct ksrv_service *svc = conn->srv->svc;
+	const struct ksrv_uint *patience = svc->unread_timeout;
+	unsigned long passed = jiffies - ksrv_conn_moved(conn);
+
+	if (!is_unread(conn->sock->sk) || (!patience && !svc->idle_timeout))
+		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+	else if (!patience || passed < HZ * (unsigned long)ksrv_uint(patience))
+		ksrv_conn_deadline(conn, 1, 0);
 	else
-		ksrv_conn_deadline(conn, KSRV_LINGER_SECONDS, 0);
+		give_up(conn);
 }
 
 /* Brackets of every call of the protocol: what it asked for meanwhile is set going at the end. */
@@ -522,7 +571,7 @@ bool ksrv_pump_expired(struct ksrv_conn *conn)
 
 	WRITE_ONCE(conn->deadline, 0);
 	if (conn->finish) {
-		ksrv_conn_end(conn, KSRV_END_ORDERLY);
+		expire_lingering(conn);
 		return false;
 	}
 	pump_begin(conn);
@@ -577,7 +626,8 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 		ksrv_count(srv, KSRV_BYTES_IN, desc.written);
 		if (softirq)
 			ksrv_count(srv, KSRV_FASTPATH_BYTES, desc.written);
-		WRITE_ONCE(conn->stamp, jiffies);
+		if (likely(!conn->finish))
+			WRITE_ONCE(conn->stamp, jiffies);
 	}
 	if (unlikely(sk->sk_shutdown || sk->sk_err || sk->sk_state == TCP_CLOSE))
 		look_for_end(conn, sk);
@@ -611,15 +661,17 @@ static size_t pump_queued(struct ksrv_conn *conn)
 
 /*
  * Pumps what is ready, to a budget. With bottom halves off throughout, the answers of all go out
- * together after it.
+ * together after it. Its cost is that of connections and bytes; peers who cut those into thousands
+ * of fragments are kept within bounds by the clock.
  */
 static void pump_ready(struct ksrv_cpu *cpu)
 {
+	unsigned long until = jiffies + KSRV_IO_TIME;
 	int budget = KSRV_IO_BUDGET;
 	struct ksrv_conn *conn;
 
 	local_bh_disable();
-	while (budget > 0) {
+	while (budget > 0 && time_before(jiffies, until)) {
 		if (!cpu->rest)
 			cpu->rest = llist_reverse_order(llist_del_all(&cpu->ready));
 		if (!cpu->rest)
@@ -648,6 +700,7 @@ int ksrv_io_worker(void *data)
 		if (!cpu->rest && llist_empty(&cpu->ready) && !kthread_should_stop())
 			schedule();
 		__set_current_state(TASK_RUNNING);
+		ksrv_hook_io();
 		pump_ready(cpu);
 		/* Clients may keep it from sleeping, which synchronize_rcu_tasks() waits for. */
 		cond_resched_tasks_rcu_qs();
@@ -721,8 +774,10 @@ void ksrv_state_change(struct sock *sk)
 
 	if (!conn || sk->sk_state != TCP_CLOSE)
 		return;
-	if (!sk->sk_err && conn->finish == KSRV_F_LINGERING)
-		ksrv_conn_leave(conn); /* the FIN that it lingered for has come */
+	/* What it lingered for has come; or the peer, who had said all, wants no more: by RST. */
+	if (conn->finish == KSRV_F_LINGERING &&
+	    (!sk->sk_err || (conn->eof_told && sk->sk_err == ECONNRESET)))
+		ksrv_conn_leave(conn);
 	else
 		end_broken(conn, sk);
 }

@@ -154,13 +154,25 @@ err_cpu:
 	return err;
 }
 
+/* Where all is said and heard, what the peer has yet to read needs nobody here but core TCP. */
+static enum ksrv_end last_end(struct ksrv_conn *conn)
+{
+	struct sock *sk = conn->sock->sk;
+	bool done;
+
+	ksrv_lock(sk);
+	done = conn->finish == KSRV_F_LINGERING && conn->eof_told;
+	ksrv_unlock(sk);
+	return done ? KSRV_END_ORDERLY : KSRV_END_RESET;
+}
+
 static void end_all(struct ksrv_server *srv)
 {
 	struct ksrv_conn *conn;
 
 	mutex_lock(&srv->conns_mutex);
 	list_for_each_entry(conn, &srv->conns, node)
-		ksrv_conn_end(conn, KSRV_END_RESET);
+		ksrv_conn_end(conn, last_end(conn));
 	mutex_unlock(&srv->conns_mutex);
 }
 

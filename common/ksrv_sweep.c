@@ -7,8 +7,8 @@
 
 #include "ksrv_impl.h"
 
-/* A byte that the peer has acknowledged counts as well: a slow reader is not idle. */
-static bool is_idle(struct ksrv_conn *conn, unsigned int timeout)
+/* A byte that the peer has acknowledged has moved as well: a slow reader is not idle. */
+static void look_at_acks(struct ksrv_conn *conn)
 {
 	u32 una = READ_ONCE(tcp_sk(conn->sock->sk)->snd_una);
 
@@ -16,6 +16,10 @@ static bool is_idle(struct ksrv_conn *conn, unsigned int timeout)
 		conn->seen_una = una;
 		WRITE_ONCE(conn->stamp, jiffies);
 	}
+}
+
+static bool is_idle(const struct ksrv_conn *conn, unsigned int timeout)
+{
 	return time_after(jiffies, READ_ONCE(conn->stamp) + (unsigned long)timeout * HZ);
 }
 
@@ -26,15 +30,21 @@ static bool is_due(const struct ksrv_conn *conn)
 	return deadline && time_after(jiffies, deadline);
 }
 
-/* Tells the protocol, under the pump's lock. An owned socket waits for the next sweep. */
+/*
+ * Tells the protocol, under the pump's lock. An owned socket waits for the next sweep. What has
+ * come and waits for a worker came in time.
+ */
 static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
 {
 	struct sock *sk = conn->sock->sk;
 
 	local_bh_disable();
 	bh_lock_sock(sk);
-	if (!sock_owned_by_user(sk) && !conn->flags && is_due(conn) && ksrv_pump_expired(conn))
-		ksrv_count(srv, KSRV_TIMEOUTS, 1);
+	if (!sock_owned_by_user(sk)) {
+		ksrv_pump(conn, false);
+		if (!conn->flags && is_due(conn) && ksrv_pump_expired(conn))
+			ksrv_count(srv, KSRV_TIMEOUTS, 1);
+	}
 	bh_unlock_sock(sk);
 	local_bh_enable();
 }
@@ -55,6 +65,7 @@ void ksrv_sweep_work(struct work_struct *work)
 		cond_resched();
 		if (READ_ONCE(conn->flags) & (BIT(KSRV_C_DYING) | BIT(KSRV_C_OPENING)))
 			continue;
+		look_at_acks(conn);
 		if (is_due(conn))
 			expire(srv, conn);
 		if (timeout && is_idle(conn, timeout) && ksrv_conn_end(conn, KSRV_END_RESET))

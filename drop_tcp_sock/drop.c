@@ -32,6 +32,11 @@ static unsigned int state_of(const struct sock *sk)
 	return state == TCP_NEW_SYN_RECV ? TCP_SYN_RECV : state;
 }
 
+static bool is_request(const struct sock *sk)
+{
+	return inet_sk_state_load(sk) == TCP_NEW_SYN_RECV;
+}
+
 static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
 {
 	tuple->family = 4;
@@ -69,6 +74,35 @@ struct search {
 	bool met;
 };
 
+#ifdef TEST_HOOKS
+static unsigned int hook_found_ms;
+module_param(hook_found_ms, uint, 0644);
+MODULE_PARM_DESC(hook_found_ms, "for tests: ms between finding a pair and dropping it");
+
+static unsigned int hook_meant_ms;
+module_param(hook_meant_ms, uint, 0644);
+MODULE_PARM_DESC(hook_meant_ms, "for tests: ms between a last look at a request and dropping it");
+
+static void hook_found(void)
+{
+	msleep(hook_found_ms);
+}
+
+static void hook_meant(const struct sock *sk)
+{
+	if (is_request(sk))
+		msleep(hook_meant_ms);
+}
+#else
+static inline void hook_found(void)
+{
+}
+
+static inline void hook_meant(const struct sock *sk)
+{
+}
+#endif
+
 /* Whether @sk, held or its bucket locked, is asked for. */
 static bool is_meant(const struct sock *sk, const struct search *s)
 {
@@ -104,6 +138,7 @@ static int drop_one(struct sock *sk, struct search *s)
 		local_bh_enable();
 		err = 0;
 	} else {
+		hook_meant(sk);
 		err = compat_tcp_destroy(sk, ECONNABORTED);
 		sock_gen_put(sk);
 	}
@@ -124,17 +159,19 @@ static bool must_stop(const struct search *s)
 
 static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinlock_t *lock)
 {
-	unsigned int i, n, done, missed, tries = CHAIN_TRIES;
+	unsigned int i, n, done, missed, passed, refused = 0, tries = CHAIN_TRIES;
 	struct sock *batch[WALK_BATCH];
 	struct hlist_nulls_node *node;
 	struct sock *sk;
 
 	/*
-	 * A chain is gone through again if it had more than a batch, as long as that helps, and if
-	 * a socket in it moved on while it was not locked.
+	 * A chain is gone through again if it had more than a batch, past those that may not be
+	 * dropped and stay where they are, and if a socket in it moved on, or can have, while it
+	 * was not locked.
 	 */
 	do {
 		n = 0;
+		passed = 0;
 		spin_lock_bh(lock);
 		sk_nulls_for_each(sk, node, chain) {
 			if (!is_meant(sk, s))
@@ -144,7 +181,9 @@ static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinloc
 				s->met = true;
 				continue;
 			}
-			if (refcount_inc_not_zero(&sk->sk_refcnt))
+			if (passed < refused)
+				passed++;
+			else if (refcount_inc_not_zero(&sk->sk_refcnt))
 				batch[n++] = sk;
 			if (n == WALK_BATCH)
 				break;
@@ -153,10 +192,13 @@ static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinloc
 		done = 0;
 		missed = 0;
 		for (i = 0; i < n; i++) {
+			/* Its connection may have taken its place just before it was dropped. */
+			bool request = is_request(batch[i]);
 			int err = drop_one(batch[i], s);
 
-			done += !err;
-			missed += err == -ENOENT;
+			done += err != -ENOENT;
+			refused += err && err != -ENOENT;
+			missed += request || err == -ENOENT;
 		}
 	} while (((n == WALK_BATCH && done) || (missed && tries--)) && !must_stop(s));
 }
@@ -190,27 +232,13 @@ static void walk_listeners(struct search *s)
 
 /* --- one connection --- */
 
-#ifdef TEST_HOOKS
-static unsigned int hook_found_ms;
-module_param(hook_found_ms, uint, 0644);
-MODULE_PARM_DESC(hook_found_ms, "for tests: ms between finding a pair and dropping it");
-
-static void hook_found(void)
-{
-	msleep(hook_found_ms);
-}
-#else
-static inline void hook_found(void)
-{
-}
-#endif
-
 static struct sock *lookup(struct net *net, const struct drop_selector *sel, int ifindex)
 {
 	const struct drop_end *local = &sel->local, *remote = &sel->remote;
 	struct in6_addr saddr6, daddr6;
 	__be32 saddr, daddr;
 
+	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "what is looked up may be freed meanwhile");
 	if (local->family == 4) {
 		memcpy(&saddr, remote->addr + 12, 4);
 		memcpy(&daddr, local->addr + 12, 4);
@@ -252,8 +280,9 @@ static struct sock *find_pair(const struct search *s)
  */
 static void drop_pair(struct search *s)
 {
-	unsigned int tries = PAIR_TRIES, state;
+	unsigned int tries = PAIR_TRIES;
 	struct sock *sk;
+	bool request;
 
 	while (tries-- && (sk = find_pair(s))) {
 		hook_found();
@@ -263,8 +292,8 @@ static void drop_pair(struct search *s)
 			walk_connections(s);
 			return;
 		}
-		state = inet_sk_state_load(sk);
-		if (!drop_one(sk, s) && state != TCP_NEW_SYN_RECV)
+		request = is_request(sk);
+		if (!drop_one(sk, s) && !request)
 			return;
 	}
 }

@@ -42,6 +42,7 @@ static const struct ksrv_service khttpd = {
 	.fastpath = &fastpath,
 	.max_conns = &max_conns,
 	.max_conns_per_ip = &max_conns_per_ip,
+	.unread_timeout = &request_timeout,
 	.counters = respond_counters,
 };
 

@@ -258,8 +258,8 @@ static void respond_open(struct ksrv_conn *conn)
 	hc->idle_since = jiffies;
 	ksrv_conn_deadline(conn, ksrv_uint(respond_params.keepalive_timeout), PHASE_IDLE);
 	/*
-	 * Our own deadline begins anew with each request, and ends with the connection. TCP gives
-	 * up on a client that goes on asking and never reads, or leaves its last answer unread.
+	 * Our own deadline begins anew with each request: TCP gives up on a client that goes on
+	 * asking and never reads.
 	 */
 	ksrv_conn_user_timeout(conn, ksrv_uint(respond_params.request_timeout) + TCP_SLACK);
 }
@@ -334,29 +334,52 @@ static int respond_resume(struct ksrv_conn *conn)
 	return 0;
 }
 
-/* A client that does not read what it asked for: an answer to it would not be read either. */
-static bool expire_unread(struct ksrv_conn *conn)
+/* What is left of @param seconds since @since, in seconds. */
+static unsigned int left_of(const struct ksrv_uint *param, unsigned long since)
 {
+	unsigned long limit = HZ * (unsigned long)ksrv_uint(param), passed = jiffies - since;
+
+	return passed < limit ? DIV_ROUND_UP(limit - passed, HZ) : 0;
+}
+
+/*
+ * A client that does not read what it asked for: an answer to it would not be read either. One that
+ * reads slowly does, and is looked at each second until it has read all.
+ */
+static bool expire_unread(struct ksrv_conn *conn, enum phase phase)
+{
+	if (left_of(respond_params.request_timeout, ksrv_conn_moved(conn))) {
+		ksrv_conn_deadline(conn, 1, phase);
+		return false;
+	}
 	ksrv_conn_count(conn, TIMEOUTS_RESPONSE);
 	ksrv_conn_end(conn, KSRV_END_RESET);
 	return true;
 }
 
+/*
+ * Idle since it was answered; or, if it took its time for that, since it was seen to have read: the
+ * sweep looks once a second.
+ */
+static unsigned long idle_since(struct ksrv_conn *conn, const struct http_conn *hc)
+{
+	unsigned long moved = ksrv_conn_moved(conn);
+
+	return time_after(moved, hc->idle_since + 2 * HZ) ? moved : hc->idle_since;
+}
+
 /* It may rest for one time, and has another to read its answer in. */
 static bool expire_idle(struct ksrv_conn *conn, struct http_conn *hc)
 {
-	bool unread = ksrv_conn_unacked(conn);
-	unsigned long passed = jiffies - hc->idle_since;
-	const struct ksrv_uint *seconds = unread ? respond_params.request_timeout
-						 : respond_params.keepalive_timeout;
-	unsigned long limit = HZ * (unsigned long)ksrv_uint(seconds);
+	unsigned int left;
 
-	if (passed < limit) {
-		ksrv_conn_deadline(conn, DIV_ROUND_UP(limit - passed, HZ), PHASE_IDLE);
+	if (ksrv_conn_unacked(conn))
+		return expire_unread(conn, PHASE_IDLE);
+	left = left_of(respond_params.keepalive_timeout, idle_since(conn, hc));
+	if (left) {
+		ksrv_conn_deadline(conn, left, PHASE_IDLE);
 		return false;
 	}
-	if (unread)
-		return expire_unread(conn);
 	ksrv_conn_count(conn, TIMEOUTS_KEEPALIVE);
 	ksrv_conn_finish(conn);
 	return true;
@@ -372,7 +395,7 @@ static bool respond_expired(struct ksrv_conn *conn, unsigned int phase)
 	case PHASE_IDLE:
 		return expire_idle(conn, hc);
 	case PHASE_BLOCKED:
-		return expire_unread(conn);
+		return expire_unread(conn, PHASE_BLOCKED);
 	case PHASE_HEAD:
 		ksrv_conn_count(conn, REQUESTS);
 		ksrv_conn_count(conn, TIMEOUTS_HEADER);

@@ -25,6 +25,7 @@
  * @remote: the peer's
  * @local_port: host byte order
  * @remote_port: host byte order
+ * @set_up: it was seen to be set up, which happens once
  * @bases: of its sequence numbers
  * @cwnd: congestion window of the last sample
  * @sampled: time of the last sample, ns
@@ -37,6 +38,7 @@ struct flow {
 	struct in6_addr remote;
 	u16 local_port;
 	u16 remote_port;
+	bool set_up;
 	struct probe_bases bases;
 	u32 cwnd;
 	u64 sampled;
@@ -121,9 +123,18 @@ static struct flow *find(struct bucket *b, const struct sock *sk)
 	return NULL;
 }
 
-/* Whether the socket is still that of the connection that the flow was made for. */
-static bool is_same(const struct flow *f, const struct probe_record *rec)
+/*
+ * Whether the socket is still that of the connection that the flow was made for. Where the kernel
+ * dropped the hit of its end, or the port was not asked for then, the next one may have the same
+ * addresses, even the same memory: its SYN is another one, and it is set up once more.
+ */
+static bool is_same(const struct flow *f, const struct probe_record *rec,
+		    const struct probe_bases *first)
 {
+	if (rec->type == PROBE_SETUP && f->set_up)
+		return false;
+	if (rec->type == PROBE_SEND && rec->flags & TCPHDR_SYN && first->local != f->bases.local)
+		return false;
 	return f->local_port == rec->local_port && f->remote_port == rec->remote_port &&
 	       ipv6_addr_equal(&f->remote, &rec->remote) && ipv6_addr_equal(&f->local, &rec->local);
 }
@@ -137,6 +148,7 @@ static void begin(struct flow *f, const struct sock *sk, const struct probe_reco
 	f->local_port = rec->local_port;
 	f->remote_port = rec->remote_port;
 	f->bases = *first;
+	f->set_up = false;
 	f->cwnd = 0;
 	f->sampled = 0;
 	probe_say(1, "new flow %pI6c %u %pI6c %u\n", &f->local, f->local_port, &f->remote,
@@ -150,6 +162,7 @@ static bool judge(struct flow *f, const struct probe_record *rec, const struct p
 	u64 least = READ_ONCE(probe_time) * (u64)NSEC_PER_MSEC;
 
 	f->seen = rec->time;
+	f->set_up |= rec->type == PROBE_SETUP;
 	if (!f->bases.remote)
 		f->bases.remote = first->remote;
 	*bases = f->bases;
@@ -196,7 +209,7 @@ static enum verdict consult(struct bucket *b, const struct sock *sk, const struc
 		hlist_add_head(&new->node, &b->flows);
 		f = new;
 		stat->fresh++;
-	} else if (f && !is_same(f, rec)) {
+	} else if (f && !is_same(f, rec, first)) {
 		begin(f, sk, rec, first);
 		stat->reset++;
 	} else if (f) {
@@ -254,12 +267,17 @@ static struct flow *take_on(const struct sock *sk, const struct probe_record *re
 bool probe_flow(const struct sock *sk, const struct probe_record *rec,
 		const struct probe_bases *first, struct probe_bases *bases)
 {
+	struct probe_stat *stat = this_cpu_ptr(&probe_stats);
 	struct flow *new, *done = NULL;
 	enum verdict verdict;
 
-	this_cpu_ptr(&probe_stats)->search++;
+	stat->search++;
 	verdict = consult_tables(sk, rec, first, bases, NULL, &done);
 	if (verdict == UNKNOWN && rec->type == PROBE_DONE) {
+		if (atomic_read(&active) >= READ_ONCE(probe_maxflows)) {
+			stat->maxflows++;
+			return false;
+		}
 		/* Closed, and nothing was seen of it: told all the same, but not kept. */
 		*bases = *first;
 		return true;
@@ -296,13 +314,14 @@ static void tell_purged(const struct flow *f, u64 now)
 
 static void purge_bucket(struct bucket *b, u64 idle)
 {
-	u64 now = ktime_get_mono_fast_ns();
 	struct hlist_node *next;
 	unsigned long flags;
 	HLIST_HEAD(gone);
 	struct flow *f;
+	u64 now;
 
 	raw_spin_lock_irqsave(&b->lock, flags);
+	now = ktime_get_mono_fast_ns(); /* as of here no other record comes into this CPU's ring */
 	hlist_for_each_entry_safe(f, next, &b->flows, node) {
 		if ((s64)(now - f->seen) < (s64)idle)
 			continue;

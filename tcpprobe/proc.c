@@ -203,8 +203,11 @@ static ssize_t probe_read(struct file *file, char __user *to, size_t len, loff_t
 			if (err)
 				break;
 			fill(reader);
-			if (!reader->len)
-				break;
+			if (!reader->len) {
+				if (done || file->f_flags & O_NONBLOCK || READ_ONCE(dying))
+					break;
+				continue; /* another reader took what was waited for */
+			}
 		}
 		n = min(len - done, reader->len - reader->off);
 		if (copy_to_user(to + done, reader->text + reader->off, n)) {
@@ -227,10 +230,16 @@ static __poll_t probe_poll(struct file *file, poll_table *wait)
 {
 	struct reader *reader = file->private_data;
 
-	/* Whoever is queued leaves when the file goes: see let_go(). */
-	if (poll_requested_events(wait) & (EPOLLIN | EPOLLRDNORM))
+	/*
+	 * Whoever is queued has to leave when the file goes, by EPOLLHUP: see let_go(). poll() and
+	 * epoll always ask for it, and epoll may ask for more once it no longer queues; select()
+	 * does not for exceptions alone.
+	 */
+	if (poll_requested_events(wait) & (EPOLLIN | EPOLLRDNORM | EPOLLHUP) && !READ_ONCE(dying))
 		poll_wait(file, readers, wait);
-	if (READ_ONCE(reader->off) < READ_ONCE(reader->len) || available() || READ_ONCE(dying))
+	if (READ_ONCE(dying))
+		return EPOLLIN | EPOLLRDNORM | EPOLLHUP;
+	if (READ_ONCE(reader->off) < READ_ONCE(reader->len) || available())
 		return EPOLLIN | EPOLLRDNORM;
 	return 0;
 }
@@ -257,28 +266,31 @@ int probe_proc_init(void)
 }
 
 /*
- * Waits until nobody is queued at @readers. The file is gone, but poll() and epoll hold on to the
- * queue without holding on to the module.
+ * Waits until nobody is queued at @readers: poll() and epoll hold on to the queue, not to the
+ * module, and once the file is gone it can tell them nothing.
  */
 static void let_go(void)
 {
 	/*
 	 * epoll, aio and io_uring let go of a queue that wakes them with POLLFREE. poll() and
-	 * select() look at the file again, learn that it is always ready now, and leave.
+	 * select() look at the file again, learn that it has ended, and leave.
 	 */
-	__wake_up(readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
-	/* Nobody comes, so what is seen empty stays so. */
-	while (waitqueue_active(readers))
+	while (waitqueue_active(readers)) {
+		__wake_up(readers, TASK_NORMAL, 0, poll_to_key(EPOLLIN | EPOLLHUP | POLLFREE));
 		schedule_timeout_uninterruptible(1);
-	/* epoll looks at the queue once more under RCU; the last to leave may yet hold its lock. */
-	synchronize_rcu();
+	}
 }
 
 void probe_proc_exit(void)
 {
 	WRITE_ONCE(dying, true);
+	/* By the queue's lock, who is queued from now on sees it. */
 	wake_up_interruptible(readers);
+	/* While there is a file to look at, and again for who came then and had seen it alive. */
+	let_go();
 	remove_proc_entry(FILE_NAME, init_net.proc_net);
 	let_go();
+	/* epoll looks at the queue once more under RCU; the last to leave may yet hold its lock. */
+	synchronize_rcu();
 	kfree(readers);
 }

@@ -124,7 +124,7 @@ def pytest_runtestloop(session):
     for item in session.items:
         batches.setdefault(batch_of(item), []).append(item)
     batches = sorted(batches.values(), key=minutes, reverse=True)
-    run_batches(session, batches if is_slow(session.config) else together(batches))
+    run_batches(session, together(batches, FEW_MINUTES_SLOW if is_slow(session.config) else FEW_MINUTES))
     return True
 
 
@@ -155,15 +155,16 @@ def batch_of(item):
 
 MANY_MINUTES = 5
 FEW_MINUTES = 4
+FEW_MINUTES_SLOW = 6  # where a boot and the start of Python take 40 s of a CPU's time
 
 
-def together(batches):
+def together(batches, few):
     """Puts batches in the VM that boot alike together, as long as they take few minutes."""
     left = []
     for batch in batches:
         options = boots_like(batch)
         for other in left:
-            if options is not None and boots_like(other) == options and minutes(batch) + minutes(other) <= FEW_MINUTES:
+            if options is not None and boots_like(other) == options and minutes(batch) + minutes(other) <= few:
                 other += batch
                 break
         else:
@@ -174,6 +175,7 @@ def together(batches):
 def boots_like(batch):
     """The options of a batch's boot, None of one that shares it with nobody."""
     options = {name: value for name, value in boot_marker(batch).items() if name != "minutes"}
+    options["leaks"] = looks_for_leaks(batch)
     return options if is_vm_test(batch[0]) and not options.keys() & {"alone", "split"} else None
 
 
@@ -268,6 +270,12 @@ def minutes(items):
     return sum(boot_marker(some).get("minutes", len(some) / 60) for some in files.values())
 
 
+def looks_for_leaks(items):
+    """Whether kmemleak, where the kernel has it, is on in the boot of these."""
+    leaks = items[0].config.getoption("--leaks")
+    return leaks == "all" or any(Path(str(i.fspath)).parent.name in leaks.split() for i in items)
+
+
 def boot_options(items, config):
     """What vm/run is to be told. The time-out is for a guest that hangs: several times what any takes."""
     options = boot_marker(items)
@@ -304,8 +312,7 @@ class Batch:
                    sys.executable, "-m", "pytest", "-q", "-c", str(TOP / "tests" / "pytest.ini"),
                    *[f"{i.fspath}::{i.nodeid.split('::', 1)[1]}" for i in items]]
         append = boot_marker(items).get("append", os.environ.get("VM_APPEND", ""))
-        leaks = self.config.getoption("--leaks")
-        if leaks != "all" and not any(Path(str(i.fspath)).parent.name in leaks.split() for i in items):
+        if not looks_for_leaks(items):
             append += " kmemleak=off"
         if is_slow(self.config):
             append += " thash_entries=4096"  # a quarter of what such a machine has: tests look through all of them often
@@ -374,8 +381,10 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def run_batches(session, waiting):
-    """Runs the batches, --batches at a time. Those of a slow kernel wait half of their time."""
-    batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1) + 2 * is_slow(session.config)
+    """Runs the batches, --batches at a time: as many as there are CPUs. On a slow kernel four on two CPUs used a fifth more CPU
+    time than two, and took no less: an emulated CPU that is to have a lock, or another's answer, often waits for one that is
+    not running."""
+    batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1)
     running = []
     stopped = False
     try:

@@ -84,6 +84,7 @@ static void print_csv(const struct load_options *opt, const struct load_result *
 	printf("label,connections,threads,size,messages,bytes,seconds,messages_per_second,failed");
 	hist_csv_header("latency", stdout);
 	hist_csv_header("connect", stdout);
+	load_csv_errors_header(stdout);
 	putchar('\n');
 	csv_string(label, stdout);
 	printf(",%u,%u,%zu,%" PRIu64 ",%" PRIu64 ",%.9f,%.3f,%" PRIu64, opt->conns, opt->threads,
@@ -91,6 +92,7 @@ static void print_csv(const struct load_options *opt, const struct load_result *
 	       load_errors(r));
 	hist_csv(&r->latency, stdout);
 	hist_csv(&r->connect, stdout);
+	load_csv_errors(r, stdout);
 	putchar('\n');
 }
 

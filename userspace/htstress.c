@@ -100,6 +100,7 @@ static void print_csv(const struct load_options *opt, const struct load_result *
 	printf("label,connections,threads,keepalive,pipeline,good,bad,socket_errors,bytes,seconds,requests_per_second");
 	hist_csv_header("latency", stdout);
 	hist_csv_header("connect", stdout);
+	load_csv_errors_header(stdout);
 	putchar('\n');
 	csv_string(label, stdout);
 	printf(",%u,%u,%d,%u,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.9f,%.3f", opt->conns,
@@ -107,6 +108,7 @@ static void print_csv(const struct load_options *opt, const struct load_result *
 	       r->seconds, r->messages / r->seconds);
 	hist_csv(&r->latency, stdout);
 	hist_csv(&r->connect, stdout);
+	load_csv_errors(r, stdout);
 	putchar('\n');
 }
 
@@ -165,9 +167,23 @@ static char *without_zone(const char *host)
 	return text;
 }
 
+/* What to resolve of @host: without brackets, and the "%" in front of a zone may be written "%25" (RFC 6874). */
+static char *without_brackets(char *host)
+{
+	char *bare, *zone;
+
+	if (*host != '[')
+		return host;
+	bare = strndup(host + 1, strlen(host) - 2);
+	zone = strchr(bare, '%');
+	if (zone && !strncmp(zone, "%25", 3) && zone[3])
+		memmove(zone + 1, zone + 3, strlen(zone + 3) + 1);
+	return bare;
+}
+
 static void compose(const char *url, int family, struct load_options *opt)
 {
-	char *host, *port, *path, *bare, *text;
+	char *host, *port, *path, *text;
 
 	split_url(url, &host, &port, &path);
 	if (asprintf(&text, "GET %s HTTP/1.%d\r\nHost: %s%s%s\r\n%s\r\n", path, !http10,
@@ -179,8 +195,7 @@ static void compose(const char *url, int family, struct load_options *opt)
 	http.request = text;
 	http.request_len = strlen(text);
 	http_init(&http);
-	bare = *host == '[' ? strndup(host + 1, strlen(host) - 2) : host;
-	opt->addr = resolve(bare, port, family, false, &opt->addrlen);
+	opt->addr = resolve(without_brackets(host), port, family, false, &opt->addrlen);
 }
 
 /* What the options imply, and what cannot be. */

@@ -113,3 +113,31 @@ def test_refused_rows_leave_a_gap(tmp_path, plot):
     assert [len(values) for values in found] == [3, 3], found
     gap = 1 if plot == "echo.gp" else 0
     assert found[gap][1] == "NaN" and "NaN" not in found[1 - gap]
+
+
+def drawn(tmp_path, lines, columns):
+    """The texts in the picture that plots/bars.gp makes of a table."""
+    (tmp_path / "a.csv").write_text("\r\n".join(lines) + "\r\n", newline="")  # as Python's csv writes them
+    how = f"csv='{tmp_path}/a.csv'; out='{tmp_path}/a.svg'; term='svg'; title='a title'; unit='a unit'; caption='a caption'; {columns}"
+    done = subprocess.run(["gnuplot", "-e", how, TOP / "plots" / "bars.gp"], check=True, text=True, capture_output=True)
+    assert done.stderr == ""
+    return [text.strip() for text in re.findall(r">([^<>\n]+)<", (tmp_path / "a.svg").read_text())]
+
+
+def test_bars(tmp_path):
+    """Each row has its name, commas and all, and its value; a row that has none of a column is left out where that is asked for."""
+    texts = drawn(tmp_path, ["how,sockets,ns_each", '"pairs, one write",1000,3641', '"pairs, one write",100000,999', "ss -K,10000,1037477"],
+                  "names='how sockets'; parts='ns_each'")
+    assert {"a title", "a unit", "a caption", "pairs, one write, 1,000", "pairs, one write, 100,000", "ss -K, 10,000"} <= set(texts)
+    assert [texts.count(value) for value in ("3,641", "999", "1,037,477")] == [1, 1, 1], texts
+    texts = drawn(tmp_path, ["server,all,slab,page tables", "kecho,7840,7828,9", "threads,35952,15458,20501"], "names='server'; parts='slab \"page tables\"'")
+    assert {"slab", "page tables", "kecho", "threads", "7,837", "35,959"} <= set(texts), texts  # the sum of the parts
+    texts = drawn(tmp_path, ["what,cost,records,each", "nothing,30000,0,0", '"recorded, read",33000,4.0,850'], "names='what'; parts='each'; some='records'")
+    assert {"recorded, read", "850"} <= set(texts) and "nothing" not in texts, texts
+
+
+@pytest.mark.parametrize("columns", ["names='who'; parts='ns'", "names='how what'; parts='ns'", "names='how'; parts='n'", "names='how'; parts='ns x'",
+                                     "names='how'; parts='ns'; some='y'"])
+def test_bars_of_no_such_column(tmp_path, columns):
+    with pytest.raises(subprocess.CalledProcessError):
+        drawn(tmp_path, ["how,ns", "a,1", "b,2"], columns)

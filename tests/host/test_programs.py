@@ -10,6 +10,7 @@ import pty
 import random
 import re
 import resource
+import select
 import socket
 import struct
 import subprocess
@@ -239,6 +240,33 @@ def test_a_faulty_http_server_is_found_out(answer, kind):
     assert result["errors"][kind] == (2 if kind == "unanswered" else 6), done.stdout
 
 
+class Belated(Faulty):
+    """Sends more a moment after its first answer; its second comes a second later, on whichever connection."""
+
+    def __init__(self, answer):
+        self.number = itertools.count()
+        super().__init__(answer)
+
+    def serve(self, sock):
+        with sock, contextlib.suppress(ConnectionError):
+            data = sock.recv(65536)
+            first = next(self.number) == 0
+            time.sleep(0 if first else 1)
+            sock.sendall(self.answer(data))
+            if first:
+                time.sleep(0.1)
+                sock.sendall(b"more")
+            sock.recv(1)
+
+
+def test_what_comes_behind_the_last_answer_is_found():
+    """While others are still under way; it costs the answer that it came behind."""
+    result = json.loads(htstress("-n", 2, "-c", 2, "-k", "--json", port=Belated(lambda data: OK).port).stdout)
+    assert (result["good"], result["errors"]["wrong_bytes"]) == (1, 1) and "more came" in result["errors"]["first"]
+    result = json.loads(bench("-c", 2, "-n", 1, "--json", port=Belated(lambda data: data).port).stdout)
+    assert (result["messages"], result["errors"]["wrong_bytes"]) == (1, 1)
+
+
 @pytest.mark.parametrize("answer", [
     *[OK.replace(b"200 OK", b"%d x" % status) for status in (300, 301, 404, 503, 999)], b"HTTP/1.1 304 Not Modified\r\nContent-Length: 2\r\n\r\n"])
 def test_bad_answers_are_counted(answer):
@@ -290,12 +318,39 @@ def test_socket_errors_in_csv():
     assert (row["good"], row["bad"], row["socket_errors"]) == ("30", "0", "10")
 
 
+def test_error_kinds_in_csv():
+    """Each by itself, as in JSON."""
+    for answer, kind in ((OK, None), (b"GARBAGE\r\n", "wrong_bytes"), (None, "closed_early")):
+        server = Faulty(lambda data, answer=answer: answer)
+        row = next(csv.DictReader(htstress("-n", 3, "-k", "--csv", port=server.port).stdout.splitlines()))
+        errors = {name: int(row[name]) for name in ("connect_failed", "broken", "closed_early", "wrong_bytes", "unanswered")}
+        assert sum(errors.values()) == int(row["socket_errors"]) == errors.get(kind, 0) == (3 if kind else 0), row
+
+
+def test_what_was_not_measured(baseline):
+    """Is null in JSON and empty in CSV, no latency of 0."""
+    for program, more, port in ((htstress, ["-k"], Faulty(lambda data: OK).port), (bench, [], baseline)):
+        result = json.loads(program("-n", 3, "--lean", "--json", *more, port=port).stdout)
+        assert result["latency_ns"] is None, result
+        row = next(csv.DictReader(program("-n", 3, "--lean", "--csv", *more, port=port).stdout.splitlines()))
+        assert row["latency_p50_ns"] == "" and row["unanswered"] == "0", row
+
+
+def test_label_that_is_not_utf8(baseline):
+    done = subprocess.run([HTSTRESS, "--label", b"\xff", "localhost"], capture_output=True, check=False)
+    assert done.returncode == 2 and b"--label" in done.stderr and b"UTF-8" in done.stderr
+    done = bench("-n", 1, "--json", "--label", "Größe", port=baseline)
+    assert json.loads(done.stdout)["label"] == "Größe"
+
+
 def test_progress_on_a_terminal():
     """Is shown, and gone at the end; elsewhere nobody sees any."""
     leader, follower = pty.openpty()
     command = [HTSTRESS, "-n", "20", "-k", f"http://127.0.0.1:{Faulty(lambda data: time.sleep(0.03) or OK).port}/"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=follower, timeout=60)
-    shown = os.read(leader, 1 << 16).decode()
+    shown = ""
+    while not shown.endswith("\r\033[K") and select.select([leader], [], [], 10)[0]:  # a terminal hands on what it has bit by bit
+        shown += os.read(leader, 1 << 16).decode()
     os.close(follower)
     os.close(leader)
     assert re.search(r"\r +[0-9.]+ s  [1-9]\d* answers ", shown) and shown.endswith("\r\033[K"), shown

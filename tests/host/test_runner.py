@@ -46,9 +46,12 @@ def test_false_and_a_child_in_the_background():
 
 
 def test_arguments_arrive_unchanged_and_output_of_any_size():
+    """With one CPU and some memory, as they were asked for."""
     words = ["a b", "$HOME", "'", '"', "*", "", "\\", "-x"]
-    done = vm("sh", "-c", 'printf "%s\\n" "$@"; seq 200000', "sh", *words)
-    assert done.stdout.split("\n")[:-1] == words + [str(n) for n in range(1, 200001)]
+    done = vm("sh", "-c", 'nproc; free -m | awk "/Mem/ { print \\$2 }"; printf "%s\\n" "$@"; seq 200000', "sh", *words, options=["-n", "1", "-m", "700"])
+    cpus, mib, *rest = done.stdout.split("\n")[:-1]
+    assert rest == words + [str(n) for n in range(1, 200001)]
+    assert cpus == "1" and 500 < int(mib) < 700
 
 
 def test_panic_fails_and_is_shown():
@@ -83,7 +86,7 @@ def instead(folder, **programs):
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize("some,awk", [(REPORTS[:5], "awk"), (REPORTS[5:9], "busybox awk"), (REPORTS[9:], "awk")], ids=["first", "second", "third"])
+@pytest.mark.parametrize("some,awk", [(REPORTS[:7], "awk"), (REPORTS[7:], "busybox awk")], ids=["first", "second"])
 def test_reports_fail_a_command_that_succeeded(tmp_path, some, awk):
     """Each kind of report, here put into the log by hand, fails the run and is shown: some in a boot, far apart. Whichever awk
     the machine has: they differ in what they make of a backslash."""
@@ -124,9 +127,15 @@ def race(where):
     return "; ".join(f'echo "<4>{line}" > /dev/kmsg' for line in lines)
 
 
+def test_what_is_no_report():
+    """Core TCP has harmless races, also when a module is further up the stack; and words in the middle of a line are talk."""
+    done = vm("sh", "-c", race("ktime_get / timekeeping_update") +
+              '; echo "<4>TCP: Possible SYN flooding. WARNING: not at the start" > /dev/kmsg')
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_only_races_of_modules_count():
-    """Core TCP has harmless ones, also when a module is further up the stack; after one, reports still count."""
-    assert vm("sh", "-c", race("ktime_get / timekeeping_update")).returncode == 0
+    """After a harmless one, reports still count."""
     done = vm("sh", "-c", race("ktime_get / timekeeping_update") + "; " + race("ktime_get / ksrv_pump [kecho]"))
     assert done.returncode == 99 and "ksrv_pump [kecho]" in done.stderr and "timekeeping" not in done.stderr
 
@@ -142,14 +151,9 @@ def test_real_faults_are_seen(how, says):
 
 def test_a_cpu_that_is_stuck_ends_the_guest():
     """Nobody waits for the time-out once the kernel has noticed that a CPU makes no progress."""
-    done = vm("sh", "-c", "insmod $KO_DIR+hooks/kfault.ko how=spin", options=["-t", "250"])
+    done = vm("sh", "-c", "echo 4 >/proc/sys/kernel/watchdog_thresh; insmod $KO_DIR+hooks/kfault.ko how=spin", options=["-t", "250"])
     assert done.returncode == 99, done.stderr
     assert "kfault_init" in done.stderr
-
-
-def test_talk_in_the_log_is_no_report():
-    done = vm("sh", "-c", 'echo "<4>TCP: Possible SYN flooding. WARNING: not at the start" > /dev/kmsg')
-    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_time_out_ends_the_guest(tmp_path):
@@ -215,21 +219,15 @@ def test_a_directory_that_the_guest_does_not_see():
     assert done.returncode == 125 and "/dev/shm" in done.stderr
 
 
-def test_cpus_and_memory():
-    done = vm("sh", "-c", "nproc; free -m | awk '/Mem/ { print $2 }'", options=["-n", "1", "-m", "700"])
-    cpus, mib = done.stdout.split()
-    assert cpus == "1" and 500 < int(mib) < 700
-
-
 COUNT = """
 import time
 def work():
     x = 0
-    for i in range(300000):
+    for i in range(100000):
         x += i * i
     return x
 took = []
-for n in range(5):
+for n in range(3):
     began = time.monotonic_ns()
     work()
     took.append(time.monotonic_ns() - began)
@@ -242,7 +240,7 @@ def test_instruction_clock_is_repeatable():
     took = [int(vm("env", "PYTHONHASHSEED=0", "setarch", "-R", "/usr/bin/python3", "-c", COUNT,
                    options=["-c", "instructions"]).stdout) for _ in range(2)]
     assert abs(took[0] - took[1]) < 0.005 * took[0], took
-    assert took[0] > 10_000_000  # 300,000 rounds of an interpreter cannot be fewer instructions
+    assert took[0] > 3_000_000  # 100,000 rounds of an interpreter cannot be fewer instructions
 
 
 @pytest.mark.parametrize("clock,threads", [("turns", "single"), ("real", "multi")])
@@ -382,21 +380,31 @@ def test_broken_download_is_thrown_away(tmp_path):
 class Item:
     """As much of a test as says in which boot it is run."""
 
+    leaks = ""
+
     def __init__(self, path, **boot):
         self.fspath = TOP / "tests" / path
         self.boot = pytest.mark.boot(**boot).mark
+        self.config = self
 
     def get_closest_marker(self, _):
         return self.boot
 
+    def getoption(self, name):
+        assert name == "--leaks"
+        return self.leaks
 
-def test_small_batches_share_a_boot():
-    """Those that boot alike, while they take few minutes; none is lost."""
+
+@pytest.mark.parametrize("few,leaks,boots", [(4, "", "ae bg c di f h"), (5, "", "ab c di eg f h"), (4, "e", "ag b c di e f h"),
+                                             (4, "all", "ae bg c di f h")])
+def test_small_batches_share_a_boot(monkeypatch, few, leaks, boots):
+    """Those that boot alike, while they take few minutes; none is lost, and kmemleak looks on where it is to."""
+    monkeypatch.setattr(Item, "leaks", leaks)
     batches = [[Item("vm/a/test_a.py", minutes=3)], [Item("vm/b/test_b.py", minutes=2)], [Item("host/test_c.py", minutes=1)],
                [Item("vm/d/test_d.py", mib=256, minutes=1)], [Item("vm/e/test_e.py", minutes=1)], [Item("vm/f/test_f.py", minutes=1, alone=True)],
                [Item("vm/g/test_g.py", minutes=1)], [Item("host/test_h.py", minutes=1)], [Item("vm/i/test_i.py", mib=256, minutes=1)]]
-    names = ["".join(item.fspath.stem[-1] for item in batch) for batch in conftest.together(batches)]
-    assert names == ["ae", "bg", "c", "di", "f", "h"]
+    names = ["".join(item.fspath.stem[-1] for item in batch) for batch in conftest.together(batches, few)]
+    assert names == boots.split()
 
 
 HANGS = """

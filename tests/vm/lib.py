@@ -213,6 +213,16 @@ def connect(host="127.0.0.1", port=PORT, timeout=20, **kw):
     return socket.create_connection((host, port), timeout=timeout, **kw)
 
 
+def shut(port, data=b""):
+    """A client that has sent data, and whose window is shut before it has all that may come back: it takes 2 KiB."""
+    s = socket.socket()
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    s.settimeout(60)
+    s.connect(("127.0.0.1", port))
+    s.sendall(data)
+    return s
+
+
 @contextlib.contextmanager
 def connections(count):
     """So many, over loopback: those who asked; those who served, each in its peer's place, as they may come in another order;

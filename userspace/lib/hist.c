@@ -94,6 +94,10 @@ void hist_json(const struct hist *h, FILE *to)
 {
 	size_t i;
 
+	if (!h->count) {
+		fputs("null", to);
+		return;
+	}
 	fprintf(to, "{\"count\": %" PRIu64, h->count);
 	for (i = 0; i < N_FIGURES; i++)
 		fprintf(to, ", \"%s\": %" PRIu64, figures[i].name,
@@ -113,8 +117,11 @@ void hist_csv(const struct hist *h, FILE *to)
 {
 	size_t i;
 
-	for (i = 0; i < N_FIGURES; i++)
-		fprintf(to, ",%" PRIu64, hist_percentile(h, figures[i].percent));
+	for (i = 0; i < N_FIGURES; i++) {
+		fputc(',', to);
+		if (h->count)
+			fprintf(to, "%" PRIu64, hist_percentile(h, figures[i].percent));
+	}
 }
 
 void hist_dump(const struct hist *h, FILE *to)

@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
+#include <locale.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -91,16 +92,21 @@ static unsigned int lost(const struct conn *c)
 	return c->state == OPEN && c->requests ? c->requests : 1;
 }
 
+static void note_error(struct worker *w, struct conn *c, const char *what, int err)
+{
+	if (!w->r.first_error[0])
+		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u)", what,
+			 err ? ": " : "", err ? strerror(err) : "",
+			 w->index + (unsigned int)(c - w->conns) * w->run->opt->threads);
+}
+
 static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char *what, int err)
 {
 	const struct load_options *opt = w->run->opt;
 	/* Else it was counted down when it was made. */
 	bool due = w->going || c->state == CONNECTING;
 
-	if (!w->r.first_error[0])
-		snprintf(w->r.first_error, sizeof(w->r.first_error), "%s%s%s (connection %u)", what,
-			 err ? ": " : "", err ? strerror(err) : "",
-			 w->index + (unsigned int)(c - w->conns) * opt->threads);
+	note_error(w, c, what, err);
 	*counter += lost(c);
 	c->left -= c->left < lost(c) ? c->left : lost(c);
 	if (c->fd >= 0)
@@ -520,6 +526,23 @@ static void run_init(struct run *run, const struct load_options *opt)
 	pthread_barrier_init(&run->go, NULL, opt->threads + 1);
 }
 
+/* Bytes behind a connection's last answer: looked for once all have theirs, since it is to cost the run nothing. */
+static void find_surplus(struct worker *w)
+{
+	struct conn *c;
+
+	for (c = w->conns; c < w->conns + w->n_conns; c++) {
+		if (c->state != DONE || c->fd < 0 || recv(c->fd, w->buf, 1, MSG_PEEK) <= 0)
+			continue;
+		note_error(w, c, "more came than was asked for", 0);
+		w->r.mismatched++;
+		if (w->messages)
+			w->messages--;
+		else
+			w->r.bad--;
+	}
+}
+
 static void merge(struct run *run, struct load_result *r)
 {
 	struct load_result *from;
@@ -587,8 +610,10 @@ void load_run(const struct load_options *opt, struct load_result *result)
 	supervise(&run, &run.running, end);
 	run.stop = true;
 	supervise(&run, &run.running, UINT64_MAX);
-	for (i = 0; i < opt->threads; i++)
+	for (i = 0; i < opt->threads; i++) {
 		pthread_join(run.workers[i].thread, NULL);
+		find_surplus(&run.workers[i]);
+	}
 	if (opt->progress)
 		fputs("\r\033[K", stderr);
 	result->seconds = (run.ended - began) / 1e9;
@@ -627,6 +652,17 @@ void load_json_errors(const struct load_result *r, FILE *to)
 	fputc('}', to);
 }
 
+void load_csv_errors_header(FILE *to)
+{
+	fputs(",connect_failed,broken,closed_early,wrong_bytes,unanswered", to);
+}
+
+void load_csv_errors(const struct load_result *r, FILE *to)
+{
+	fprintf(to, ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64, r->connect_failed,
+		r->broken, r->short_eof, r->mismatched, r->unfinished);
+}
+
 bool load_option(int c, struct load_options *opt, int *family, struct load_output *out)
 {
 	switch (c) {
@@ -658,6 +694,9 @@ bool load_option(int c, struct load_options *opt, int *family, struct load_outpu
 		out->format = LOAD_CSV;
 		break;
 	case LOAD_OPT_LABEL:
+		/* A C library without that locale cannot tell. */
+		if (setlocale(LC_CTYPE, "C.UTF-8") && mbstowcs(NULL, optarg, 0) == (size_t)-1)
+			die("--label: '%s' is not UTF-8", optarg);
 		out->label = optarg;
 		break;
 	case LOAD_OPT_HIST:

@@ -172,9 +172,11 @@ bool load_option(int c, struct load_options *opt, int *family, struct load_outpu
 int load_main(const struct load_options *opt, const struct load_output *out);
 /* Sets what follows from the options and this machine, or dies of what cannot be. */
 void load_complete(struct load_options *opt);
-/* What went wrong, as a line of text or as a JSON object. */
+/* What went wrong, as a line of text, as a JSON object, or as columns of a CSV. */
 void load_print_errors(const struct load_result *r);
 void load_json_errors(const struct load_result *r, FILE *to);
+void load_csv_errors_header(FILE *to);
+void load_csv_errors(const struct load_result *r, FILE *to);
 
 /* Runs the load. Returns when it is done or given up; dies only where nothing can be measured. */
 void load_run(const struct load_options *opt, struct load_result *result);

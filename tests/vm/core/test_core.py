@@ -63,9 +63,9 @@ def test_answer_larger_than_any_buffer(kline):
 
 def test_memory_short_in_the_middle_of_an_answer(kline):
     kline.set("hook_send_fails", 5)
-    with talk(b"fill 3000\nsay done\n") as s:
-        data = receive(s, 3000)
-        assert data == (b"abcdefghijklmnopqrstuvwxyz" * 200)[:3000]
+    with talk(b"fill 40000\nsay done\n") as s:
+        data = receive(s, 40000)
+        assert data == (b"abcdefghijklmnopqrstuvwxyz" * 2000)[:40000]
     kline.set("hook_send_fails", 0)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from lib import KO_DIR, UNLOAD_MAX, insmod, loaded, network_namespace, rmmod, scaled, sh
-from sockets import FILE, Pair, gained, key_of, line_of, time_wait, totals, wait_for, write
+from sockets import FILE, Pair, gained, key_of, line_of, time_wait, time_waits, totals, wait_for, write
 
 NOBODY = 65534
 
@@ -95,7 +95,7 @@ def test_root_of_a_user_namespace():
 def test_two_writers_and_traffic(survivors):
     """Each socket is counted once, though both writers name all of them, while readers read."""
     count = scaled(100, 2)
-    keys = [time_wait() for _ in range(count)]
+    keys = time_waits(count)
     data = "".join(line_of(k) + "\n" for k in keys).encode()
     stop = threading.Event()
     wrong = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lib import TCPDROP, network_namespace, rmmod, sh
-from sockets import Pair, key_of, line_of, time_wait, totals, wait_for, walk
+from sockets import Pair, key_of, line_of, time_wait, time_waits, totals, wait_for, walk
 
 
 def tcpdrop(*args, **kw):
@@ -38,7 +38,7 @@ def test_verbose():
 
 
 def test_standard_input_in_bulk():
-    keys = [time_wait() for _ in range(100)]
+    keys = time_waits(100)
     text = "".join(line_of(k) + "\n" for k in keys)
     assert tcpdrop("-", input=text) == (0, "", "")
     assert totals()["dropped_time_wait"] == 100

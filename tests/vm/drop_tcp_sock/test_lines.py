@@ -10,7 +10,7 @@ import time
 
 import pytest
 from lib import meminfo, scaled, sh
-from sockets import FILE, Pair, gained, key_of, line_of, time_wait, totals, wait_for, walk, write
+from sockets import FILE, Pair, gained, key_of, line_of, time_wait, time_waits, totals, wait_for, walk, write
 
 
 def fails(data):
@@ -141,7 +141,7 @@ def test_split_at_every_byte():
 
 
 def test_byte_by_byte_many_lines():
-    keys = [time_wait() for _ in range(20)]
+    keys = time_waits(20)
     fd = os.open(FILE, os.O_WRONLY)
     for byte in "".join(line_of(k) + "\n" for k in keys).encode():
         os.write(fd, bytes([byte]))

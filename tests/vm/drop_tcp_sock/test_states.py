@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves that a socket in whatever state is dropped when it is named, and no other."""
 
+import contextlib
 import errno
 import select
 import socket
@@ -193,13 +194,16 @@ def test_listener_survives_a_stale_pair(host, line):
 MPTCP = 262
 
 
-def test_mptcp_listener_is_left_alone():
-    """The kernel forbids it: its owner would be left with a socket that listens no more and does not know."""
+def mptcp_socket():
     try:
-        listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP)
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM, MPTCP)
     except OSError:
         pytest.skip("this kernel has no MPTCP")
-    with listener:
+
+
+def test_mptcp_listener_is_left_alone():
+    """The kernel forbids it: its owner would be left with a socket that listens no more and does not know."""
+    with mptcp_socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         port = listener.getsockname()[1]
@@ -208,6 +212,21 @@ def test_mptcp_listener_is_left_alone():
         assert gained(before) == {"requested": 1, "not_found": 1}
         with socket.create_connection(("127.0.0.1", port), timeout=10):
             listener.accept()[0].close()
+
+
+def test_more_that_may_not_be_dropped_than_are_held_at_a_time():
+    """They hide nobody behind them: listeners of MPTCP between two of TCP, on one port."""
+    port = 0
+    with contextlib.ExitStack() as stack:
+        for make in (socket.socket, *[mptcp_socket] * 70, socket.socket):
+            listener = stack.enter_context(make())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+            port = listener.getsockname()[1]
+        before = totals()
+        write(f"127.0.0.1:{port} 0.0.0.0:* listening\n")
+        assert gained(before) == {"requested": 1, "dropped": 2, "dropped_listening": 2}
 
 
 # --- owners ---

@@ -122,12 +122,12 @@ def test_service(load, module, client, percent):
 def test_drops():
     """Sockets that are dropped while they come and go are gone or not; what there was no memory for is done when there is some."""
     insmod(KO_DIR / "drop_tcp_sock.ko")
-    end = time.monotonic() + SECONDS
+    end = 0  # not before all has started
     tally = {"written": 0, "refused": 0}
 
     def drop():
         lines = [b"*:7003 *:* connected", b"127.0.0.0/8:* *:7003 connected", b"nonsense", b"*:* *:7003 bucket", b"127.0.0.1:7003 127.0.0.1:1"]
-        while time.monotonic() < end:
+        while time.monotonic() < end or not (tally["written"] and tally["refused"]):
             try:
                 with open(FILE, "wb", buffering=0) as f:
                     f.write(b"\n".join(lines) + b"\n")
@@ -144,6 +144,7 @@ def test_drops():
             client = stack.enter_context(forever([BENCH, "-c", "10", "-n", "100000000", *how, "127.0.0.1", "7003"]))
             stack.callback(os.killpg, client.pid, signal.SIGKILL)
         had = stack.enter_context(failing("drop_tcp_sock", 40))
+        end = time.monotonic() + SECONDS
         with ThreadPoolExecutor(2) as pool:
             for done in [pool.submit(drop) for _ in range(2)]:
                 done.result()

@@ -41,7 +41,8 @@ class Chaos:
         now is no error."""
         rng = random.Random(seed)
         while (time.monotonic() < self.end or (self.missing() and time.monotonic() < self.end + 300)) and not self.wrong:
-            action = rng.choice(actions)
+            late = [action for action in actions if time.monotonic() > self.end and action.__name__ in self.missing()]
+            action = rng.choice(late or actions)
             try:
                 action(rng)
                 name = action.__name__

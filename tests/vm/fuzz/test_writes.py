@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, MODULES, connections, insmod, loaded, rmmod, scaled, settings
+from lib import KO_DIR, MODULES, TOP, connections, insmod, loaded, rmmod, scaled, settings
 
 pytestmark = pytest.mark.usefixtures("unloaded")
 
@@ -83,23 +83,35 @@ def values(rng):
                        "1 2", "0x", "+1", "1e3", "%n%s", "ä")).encode()
 
 
+def documented(module):
+    """The least and the largest value of each setting, by docs/."""
+    rows = re.findall(r"^\| `(\w+)` \| [^|]*\| (\d+)-(\d+) \|", (TOP / "docs" / f"{module}.md").read_text(), re.M)
+    return {name: (int(least), int(most)) for name, least, most in rows}
+
+
+def at_bounds(rng, least, most):
+    return str(rng.choice((least - 1, least, most, most + 1)))
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_settings(module):
-    """A write is refused and changes nothing, or is what is read back."""
+    """A write is refused and changes nothing, or is what is read back. Taken is what docs/ says, and nothing else."""
     rng = random.Random(SEED)
     insmod(KO_DIR / f"{module}.ko")
     paths = settings(module)
+    bounds = documented(module)
     assert bool(paths) == (module != "drop_tcp_sock")
     taken = refused = 0
     with reading(module) as drain:
         for path in paths:
             first = old = path.read_text()
+            least, most = bounds[path.name]
             end = time.monotonic() + TIME / 8 / len(paths)
             n = 0
             while n < scaled(200, 10) or time.monotonic() < end:
                 n += 1
                 drain()
-                value = values(rng)
+                value = rng.choice((values(rng), values(rng), at_bounds(rng, least, most).encode()))
                 fd = os.open(path, os.O_WRONLY)
                 try:
                     os.write(fd, value)
@@ -115,7 +127,9 @@ def test_settings(module):
                 if error or not word:
                     assert new == old, (path, value, old, new, error)
                 else:
-                    assert int(new) == int(word[0], 0), (path, value, old, new)
+                    assert int(new) == int(word[0], 0) and least <= int(new) <= most, (path, value, old, new)
+                if error and len(value) < 20 and value.isdigit() and least <= int(value) <= most:
+                    assert error.errno == errno.ENOMEM, (path, value, error)
                 assert re.fullmatch(r"\d+\n", new), (path, value, new)
                 old = new
             path.write_text(first)
@@ -151,11 +165,11 @@ def parameters(module):
     return {path.name: path.read_text().rstrip("\n") for path in Path("/sys/module", module, "parameters").glob("*")}
 
 
-def parameter(rng, name, default):
+def parameter(rng, name, default, bounds):
     """What is said of one at load: sound as often as not, or few loads would be of any use."""
     if name == "addr":
         return rng.choice(ADDRESSES)
-    return rng.choice((default, str(rng.randrange(2)), str(rng.randrange(1, 4096)), values(rng).decode()))
+    return rng.choice((default, str(rng.randrange(2)), str(rng.randrange(1, 4096)), values(rng).decode(), at_bounds(rng, *bounds[name])))
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -164,13 +178,14 @@ def test_load_parameters(module):
     rng = random.Random(SEED)
     insmod(KO_DIR / f"{module}.ko")
     defaults = parameters(module)
+    bounds = documented(module)
     rmmod(module)
     assert bool(defaults) == (module != "drop_tcp_sock")
     end = time.monotonic() + TIME / 8
     loads = refused = 0
     while loads + refused < (scaled(100, 5) if defaults else 1) or (defaults and time.monotonic() < end):
         names = rng.choices(sorted(defaults), k=rng.randrange(1, 5)) if defaults else []
-        said = [(name, parameter(rng, name, defaults[name])) for name in names]
+        said = [(name, parameter(rng, name, defaults[name], bounds)) for name in names]
         line = " ".join(f'{name}="{value}"' for name, value in said)
         try:
             insmod(KO_DIR / f"{module}.ko", line=line)
@@ -184,6 +199,7 @@ def test_load_parameters(module):
         assert have.keys() == defaults.keys()
         for name, value in dict(said if "\0" not in line else []).items():  # a 0 ends the line
             assert have[name] == value if name == "addr" else int(have[name]) == int(value, 0), (line, name, have[name])
+            assert name == "addr" or bounds[name][0] <= int(have[name]) <= bounds[name][1], (line, name)
         if have.get("addr") in ("::", "0.0.0.0", "127.0.0.1"):
             socket.create_connection(("127.0.0.1", int(have["port"])), timeout=20).close()
         rmmod(module)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, busy_for_a_second, connect, connected, least, modes, receive, receive_all, scaled,
-                 sh, socket_memory)
+                 sh, shut, socket_memory)
 
 
 def refused():
@@ -128,6 +128,73 @@ def test_slow_reader_is_not_idle(load):
             time.sleep(0.3)
         assert kecho.stat("timeouts") == 0
         assert kecho.stat("active") == 1
+
+
+def half_closed(data):
+    """A client that takes next to nothing of what comes back, and has sent its FIN behind data. The server has sent its own."""
+    others = connected(PORT).count("LAST-ACK")
+    s = shut(PORT, data)
+    s.shutdown(socket.SHUT_WR)
+    end = time.monotonic() + 20
+    while connected(PORT).count("LAST-ACK") == others:
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    return s
+
+
+def test_half_closed_clients_are_clients(load):
+    """One that has sent its FIN and does not read is counted by max_conns, and ended by idle_timeout: it is not the machine's
+    orphan, for as long as it likes."""
+    kecho = load("kecho", max_conns=3)
+    data = random.Random(6).randbytes(20000)
+    socks = [half_closed(data) for _ in range(3)]
+    time.sleep(1)
+    assert kecho.stat("active") == 3 and kecho.stat("bytes_in") == 3 * len(data)
+    assert refused()
+    kecho.wait("rejected", 1)
+    kecho.set("idle_timeout", 2)
+    kecho.wait("active", 0, seconds=30)
+    stats = kecho.stats()
+    assert stats["timeouts"] == 3 and stats["errors"] == 0, stats
+    assert connected(PORT) == ""
+    for s in socks:
+        s.close()
+
+
+def test_half_closed_client_that_reads(load):
+    """Slowly: it gets all, and its FIN, however long it takes."""
+    kecho = load("kecho", idle_timeout=3)
+    data = random.Random(7).randbytes(20000)
+    with half_closed(data) as s:
+        got = b""
+        began = time.monotonic()
+        while len(got) < len(data):
+            part = s.recv(500)
+            assert part
+            got += part
+            time.sleep(0.25)
+        assert got == data and time.monotonic() - began > 8
+        assert s.recv(1) == b""
+        kecho.wait("active", 0)
+    assert kecho.stat("timeouts") == kecho.stat("errors") == 0
+
+
+def test_half_closed_client_and_rmmod(kecho):
+    """All was said and heard: what is left to deliver needs no module."""
+    data = random.Random(8).randbytes(20000)
+    with half_closed(data) as s:
+        sh("rmmod", "kecho")
+        assert receive_all(s) == data
+
+
+def test_half_closed_client_that_dies(kecho):
+    """By a reset, which is no error of anybody's: it had said all."""
+    s = half_closed(bytes(20000))
+    assert kecho.stat("active") == 1
+    s.close()  # with bytes unread: a reset
+    kecho.wait("active", 0)
+    assert kecho.stat("errors") == kecho.stat("timeouts") == 0
+    assert connected(PORT) == ""
 
 
 def test_fastpath_live(load, mode):

@@ -61,13 +61,13 @@ def test_200000_connections_leave_nothing(load, mode):
     The modes differ in how data is echoed, hardly in how a connection comes and goes, so the other
     two make do with a twentieth of them.
     """
-    rounds = scaled(4000, 200) if mode == "fast" else scaled(200, 10)
+    rounds = scaled(4000, 320) if mode == "fast" else scaled(200, 16)
     kecho = load("kecho", backlog=1024)
     watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
                "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",
                "kmalloc-256", "kmalloc-512", "kmalloc-1k", "kmalloc-2k"]
     with sysctl(ipv4__tcp_max_tw_buckets=64):
-        warm = scaled(200, 40)
+        warm = scaled(200, 100)
         bench("-c", 50, "-n", warm, "--reconnect")  # fills the per-CPU caches
         kecho.wait("closed", 50 * warm)
         before = settled(watched)

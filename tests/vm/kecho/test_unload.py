@@ -36,7 +36,7 @@ def test_load_and_unload_200_times(mode):
 
 @pytest.mark.parametrize("mode,bench_param", [("fast", 0), ("worker", 0), ("worker", 1), ("owned", 0)], indirect=["mode"])
 def test_unload_under_load_50_times(mode, bench_param):
-    """rmmod amid the traffic of 200 busy clients returns within a second, as a rule: a busy host can hold up some;
+    """rmmod amid the traffic of 100 busy clients returns within a second, as a rule: a busy host can hold up some;
     clients see the end.
 
     50 times with the fast path on and off, and bound to CPUs, which only workers can be; 10 with the test hook, which is no setting of a user's.
@@ -44,7 +44,7 @@ def test_unload_under_load_50_times(mode, bench_param):
     folder, params = MODES[mode]
     module = folder / "kecho.ko"
     took = []
-    clients = scaled(200, 10)
+    clients = scaled(100, 5)
     for n in range(scaled(10 if mode == "owned" else 50, 10)):
         insmod(module, bench=bench_param, **params)
         client = subprocess.Popen([BENCH, "-c", str(clients), "-n", "100000000", "-s", "2000", "--lean"],
@@ -53,6 +53,7 @@ def test_unload_under_load_50_times(mode, bench_param):
         end = time.monotonic() + 60
         while server.stat("bytes_in") < clients * 2000 * (1 + n % 3):
             assert time.monotonic() < end, server.stats()
+            time.sleep(0.02)  # the CPU is the clients'
         began = time.monotonic()
         rmmod("kecho")
         took.append(time.monotonic() - began)
@@ -74,6 +75,7 @@ def test_unload_while_clients_connect(mode):
         server = Server("kecho")
         while server.stat("accepted") < 200:
             assert client.poll() is None
+            time.sleep(0.02)
         rmmod("kecho")
         client.communicate(timeout=60)
         assert client.returncode == 1

@@ -62,10 +62,11 @@ def test_htstress_and_a_zone(load):
     load("khttpd")
     ip("link add zone type dummy", "addr add fe80::77/64 dev zone nodad", "link set zone up")
     try:
-        result = json.loads(sh(HTSTRESS, "-n", 6, "-k", "--json", "http://[fe80::77%zone]:8081/", check=False).stdout)
+        results = [json.loads(sh(HTSTRESS, "-n", 6, "-k", "--json", f"http://[fe80::77{percent}zone]:8081/", check=False).stdout)
+                   for percent in ("%", "%25")]
     finally:
         ip("link del zone")
-    assert (result["good"], result["bad"]) == (6, 0), result
+    assert [(result["good"], result["bad"]) for result in results] == [(6, 0)] * 2, results
 
 
 @modes("fast")
@@ -195,6 +196,7 @@ def test_killed_clients(khttpd):
         end = time.monotonic() + 60
         while khttpd.stat("requests") < seen + 1000 // (20 if DEBUG else 1):
             assert time.monotonic() < end
+            time.sleep(0.02)
         for victim in victims:
             victim.send_signal(signal.SIGKILL)
             victim.wait()
@@ -214,8 +216,9 @@ def test_unload_under_load_50_times(mode):
         with subprocess.Popen(["wrk", "-t1", "-c50", "-d60", URL], stdout=subprocess.DEVNULL) as load:
             server = Server("khttpd")
             end = time.monotonic() + 60
-            while server.stat("requests") < scaled(500, 5):
+            while server.stat("requests") < scaled(200, 2):
                 assert time.monotonic() < end, server.stats()
+                time.sleep(0.02)
             began = time.monotonic()
             rmmod("khttpd")
             took.append(time.monotonic() - began)

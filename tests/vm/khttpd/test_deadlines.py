@@ -8,7 +8,7 @@ import time
 import pytest
 from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import MAX_HEADER, chunked, filled, get, sized
-from lib import DEBUG, connected, in_netns, ip, modes, network_namespace, receive, scaled, slabs, sysctl
+from lib import DEBUG, connected, in_netns, ip, modes, network_namespace, receive, scaled, sh, shut, slabs, sysctl
 
 GET = get()
 KINDS = ("header", "body", "keepalive", "response")
@@ -178,10 +178,7 @@ def test_unread_answers(load):
 def test_unread_in_the_send_buffer(load):
     """The same where all answers fit into the send buffer, and the client's window is shut."""
     khttpd = load("khttpd", request_timeout=2, keepalive_timeout=30)
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        s.connect(("127.0.0.1", HTTP_PORT))
-        s.sendall(GET * 60)
+    with shut(HTTP_PORT, GET * 60):
         khttpd.wait("requests", 60)
         began = time.monotonic()
         khttpd.wait("active", 0, seconds=10)
@@ -189,19 +186,10 @@ def test_unread_in_the_send_buffer(load):
     assert timeouts(khttpd) == {"response": 1}
 
 
-def shut(asked=GET * 60):
-    """A client whose window is shut before it has the answers to what it asked."""
-    s = socket.socket()
-    s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-    s.connect(("127.0.0.1", HTTP_PORT))
-    s.sendall(asked)
-    return s
-
-
 def test_asking_on_gains_no_time(load):
     """Nor does it for who asks again and again: TCP itself gives up on a client that acknowledges nothing."""
     khttpd = load("khttpd", request_timeout=2, keepalive_timeout=30)
-    with shut() as s:
+    with shut(HTTP_PORT, GET * 60) as s:
         khttpd.wait("requests", 60)
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
@@ -218,7 +206,7 @@ def test_asking_on_gains_no_time(load):
 def test_unread_beyond_keepalive(load):
     """Who has not read is not idle, however short the time for that is."""
     khttpd = load("khttpd", request_timeout=6, keepalive_timeout=1)
-    with shut():
+    with shut(HTTP_PORT, GET * 60):
         khttpd.wait("requests", 60)
         began = time.monotonic()
         khttpd.wait("active", 0)
@@ -226,21 +214,113 @@ def test_unread_beyond_keepalive(load):
     assert timeouts(khttpd) == {"response": 1}
 
 
-@pytest.mark.parametrize("last", [get(b"Connection: close"), b"GARBAGE\r\n"])
+@pytest.mark.parametrize("last,half", [(get(b"Connection: close"), False), (b"GARBAGE\r\n", False), (get(), True),
+                                       (get(b"Connection: close"), True)])
 @modes("fast")
-def test_unread_last_answer(load, last):
-    """Nothing holds the connection for its last answer longer than the lingering close; nor core TCP, whose the socket
-    then is, much longer than request_timeout."""
-    khttpd = load("khttpd", request_timeout=15)
-    with shut(GET * 60 + last):
+def test_unread_last_answer(load, last, half):
+    """Who leaves the last answer unread has its time like any other, lingering close or FIN or not, and is counted meanwhile:
+    nothing of it is left to core TCP."""
+    khttpd = load("khttpd", request_timeout=8, max_conns_per_ip=1)
+    with shut(HTTP_PORT, GET * 60 + last) as s:
+        if half:
+            s.shutdown(socket.SHUT_WR)
         khttpd.wait("requests", 61)
         began = time.monotonic()
+        time.sleep(6)
+        assert khttpd.stat("active") == 1
+        assert refused("127.0.0.1") is True
         khttpd.wait("active", 0)
-        within(began, 4, 8)
-        assert connected(HTTP_PORT)
-        while connected(HTTP_PORT):
-            assert time.monotonic() < began + 25 + SLACK
-            time.sleep(0.1)
+        within(began, 7, 12)
+        assert connected(HTTP_PORT) == ""
+    assert timeouts(khttpd) == {"response": 1}
+    assert khttpd.stat("errors") == 0
+
+
+@pytest.mark.parametrize("last,room", [(get(b"Connection: close"), True), (b"GARBAGE\r\n", True), (b"", True), (b"", False)],
+                         ids=["close", "error", "kept", "blocked"])
+@modes("fast")
+def test_steady_reader_is_served(load, last, room):
+    """However slowly it reads, and wherever its answers wait: all comes, and the FIN after the last."""
+    khttpd = load("khttpd", request_timeout=8 if DEBUG else 3, keepalive_timeout=5)
+    with contextlib.ExitStack() as stack:
+        if not room:
+            stack.enter_context(sysctl(ipv4__tcp_wmem="4096 4096 4096"))
+        s = stack.enter_context(shut(HTTP_PORT, GET * 200 + last))
+        data = b""
+        began = time.monotonic()
+        s.settimeout(20)
+        while part := s.recv(600):
+            data += part
+            time.sleep(0.2)
+        assert time.monotonic() - began > 9
+        assert len(parse_all(data)) == 200 + bool(last)
+    assert timeouts(khttpd) == ({} if last else {"keepalive": 1})
+    assert khttpd.stat("errors") == 0
+
+
+@modes("worker")
+def test_what_waits_for_a_worker_is_in_time(load):
+    """A request that came before its deadline is answered, though the I/O worker has yet to come to it."""
+    khttpd = load("khttpd", hooks=True, keepalive_timeout=3)
+    with client() as s:
+        khttpd.wait("accepted", 1)
+        khttpd.set("hook_io_waits", 10000)
+        try:
+            s.sendall(GET)
+            began = time.monotonic()
+            assert khttpd.stat("requests") == 0
+            assert read(s).status == 200
+            assert time.monotonic() - began > 1  # it was the deadline that found it
+            assert timeouts(khttpd) == {}
+        finally:
+            khttpd.set("hook_io_waits", 0)
+
+
+@pytest.mark.parametrize("asked,kind", [(b"GET", "header"), (sized(b"9"), "body")])
+@modes("fast")
+def test_time_for_a_408(load, asked, kind):
+    """It has its time to be acknowledged, like any answer, however long the client had been silent before."""
+    with network_namespace("web") as web:
+        khttpd = load("khttpd", netns=web, request_timeout=8)
+        with in_netns(web, client) as s:
+            s.sendall(asked)
+            khttpd.wait("bytes_in", len(asked))
+            sh("tc", "qdisc", "add", "dev", "lo", "root", "netem", "loss", "100%", netns=web)
+            khttpd.wait(f"timeouts_{kind}", 1, seconds=30)
+            began = time.monotonic()
+            khttpd.wait("active", 0, seconds=30)
+            within(began, 7.5, 11)
+        assert timeouts(khttpd) == {kind: 1, "response": 1}
+
+
+@modes("fast")
+def test_what_is_thrown_away_gains_no_time(load):
+    """A client that has its last answer to read and goes on sending instead."""
+    khttpd = load("khttpd", request_timeout=1000)
+    with shut(HTTP_PORT, GET * 60 + get(b"Connection: close")) as s:
+        khttpd.wait("requests", 61)
+        khttpd.set("request_timeout", 7)  # which TCP is not told of
+        began = time.monotonic()
+        with contextlib.suppress(ConnectionError):
+            while khttpd.stat("active") and time.monotonic() < began + 30:
+                s.sendall(b"x")
+                time.sleep(0.5)
+        within(began, 6, 10)
+    assert timeouts(khttpd) == {"response": 1}
+
+
+@modes("fast")
+def test_idle_begins_when_all_is_read(load):
+    """Not when it was sent: who took its time for that has the whole of keepalive_timeout for the next request."""
+    khttpd = load("khttpd", keepalive_timeout=6, request_timeout=6)
+    with shut(HTTP_PORT, GET * 60) as s:
+        data = b""
+        while data.count(b"Hello World!") < 60:
+            data += s.recv(600)
+            time.sleep(0.5)
+        time.sleep(2)
+        assert ask(s).status == 200
+    assert timeouts(khttpd) == {}
 
 
 @modes("fast")
@@ -263,10 +343,7 @@ def test_time_out_without_memory_for_the_answer(load):
 def test_slow_reader_is_served(load):
     """Who reads in time is no such client."""
     khttpd = load("khttpd", request_timeout=3, keepalive_timeout=30)
-    with socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        s.connect(("127.0.0.1", HTTP_PORT))
-        s.sendall(GET * 60)
+    with shut(HTTP_PORT, GET * 60) as s:
         time.sleep(1)
         data = b""
         while data.count(b"Hello World!") < 60:
@@ -280,10 +357,7 @@ def test_slow_reader_is_served(load):
 def test_answer_that_found_room_at_last(load):
     """Once it has, the connection is idle like any other."""
     khttpd = load("khttpd", request_timeout=3, keepalive_timeout=30)
-    with sysctl(ipv4__tcp_wmem="4096 4096 4096"), socket.socket() as s:
-        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
-        s.settimeout(20)
-        s.connect(("127.0.0.1", HTTP_PORT))
+    with sysctl(ipv4__tcp_wmem="4096 4096 4096"), shut(HTTP_PORT) as s:
         asked = taken = size = 0
         while taken == asked * size:  # until one finds none, and nothing more is asked
             s.sendall(GET)

@@ -9,8 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, modes, network_namespace, scaled, sh, sysctl
+from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, scaled, sh, shut, sysctl
 from overload import GET, URL, exchange, kernel_memory, others_are_served, served, swallow, syn_flood, tcp_limit
+
+pytestmark = pytest.mark.boot(minutes=4)
 
 
 def netstat(name):
@@ -19,7 +21,8 @@ def netstat(name):
     return int(values[names.index(name)])
 
 
-@modes("fast", "worker")
+# The modes are one until a connection has sent its first byte.
+@modes("fast")
 def test_syn_flood(servers, klog):
     """Of both servers, by cookies: who comes besides is served, and TCP says it once of each listener."""
     most = sum(int(server.get("backlog")) + 1 for server in servers)
@@ -45,7 +48,7 @@ def test_syn_flood(servers, klog):
 
 
 @pytest.mark.parametrize("port", [PORT, HTTP_PORT], ids=["kecho", "khttpd"])
-@modes("fast", "worker")
+@modes("fast")
 def test_more_clients_than_max_conns(servers, port):
     """Who is within max_conns is served, who comes beyond is reset; the other server and other services do not notice."""
     crowded, other = servers if port == PORT else servers[::-1]
@@ -111,8 +114,39 @@ def test_slow_readers_on_every_connection(servers):
             assert stats["timeouts"] + stats["errors"] >= count and stats["timeouts"] > count / 2, stats
 
 
-@pytest.mark.parametrize("port", [PORT, HTTP_PORT], ids=["kecho", "khttpd"])
 @modes("fast", "worker")
+def test_half_closed_slow_readers(servers):
+    """Who sends its FIN and then takes nothing is a client until the deadline, not an orphan of the machine's."""
+    count = scaled(200, 4)
+    patience = ("idle_timeout", "request_timeout")
+    for server, name in zip(servers, patience):
+        server.set("max_conns", count)
+        server.set(name, 600)
+    with contextlib.ExitStack() as held, others_are_served("half-closed slow readers") as others:
+        for port, data in ((PORT, b"x" * 20000), (HTTP_PORT, GET * 60)):
+            for _ in range(count):
+                held.enter_context(shut(port, data)).shutdown(socket.SHUT_WR)
+        for server, port in zip(servers, (PORT, HTTP_PORT)):
+            server.wait("active", count, seconds=60)
+            with contextlib.suppress(ConnectionError), connect(port=port) as s:
+                s.sendall(b"?")
+                assert s.recv(1) == b""
+            server.wait("rejected", 1)
+        while others.go_on():
+            time.sleep(0.1)
+        for server, name in zip(servers, patience):
+            assert server.stat("active") == count
+            server.set(name, 5)
+            server.wait("active", 0, seconds=60)
+            stats = server.stats()
+            assert stats["timeouts"] == count and stats["errors"] == 0, stats
+    assert connected(PORT) == connected(HTTP_PORT) == ""
+    for server in servers:
+        server.set("max_conns", 65536)
+
+
+@pytest.mark.parametrize("port", [PORT, HTTP_PORT], ids=["kecho", "khttpd"])
+@modes("fast")
 def test_full_accept_queue(load, klog, port):
     """With a short queue and hundreds at the door it is full, and yet each comes in by and by: by a cookie, unless that
     is too old by then."""

@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import (BENCH, DEBUG, KO_DIR, PACKET_OUTGOING, PACKET_STATISTICS, SOL_PACKET, Capture, in_netns, insmod, ip,
+from lib import (BENCH, DEBUG, HOOKS_DIR, KO_DIR, PACKET_OUTGOING, PACKET_STATISTICS, SOL_PACKET, Capture, in_netns, insmod, ip,
                  network_namespace, rmmod, scaled, sh)
 from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse, samples
 
@@ -107,6 +107,22 @@ def draining(trace):
         stop.set()
         thread.join()
         parts.append(trace.text())
+
+
+def test_congestion_control_is_left_alone(probe, link):
+    """Nothing is written to the memory in which BBR and others keep their state: one that has filled it with a pattern
+    looks at each ACK, with losses and time-outs."""
+    insmod(HOOKS_DIR / "kcanary.ko")
+    try:
+        probe(port=PORT)
+        sh("tc", "qdisc", "add", "dev", "n0", "root", "netem", "limit", "10000", "loss", "5%", netns="near")
+        with Trace() as trace, draining(trace) as parts:
+            transfer("kcanary", scaled(200_000, 2))
+        lines, _ = parse_all(parts)
+        looks = int(Path("/sys/module/kcanary/parameters/looks").read_text())
+        assert {SEND, RECV, DONE} <= {line.type for line in lines if line.saddr == "10.9.0.1"} and looks > 10
+    finally:
+        rmmod("kcanary")
 
 
 @pytest.mark.parametrize("congestion,netem", [

@@ -270,6 +270,11 @@ def test_maxflows(probe):
         total = next(line for line in STAT.read_text().splitlines() if line.startswith("Total:"))
         assert int(total.split("conn_drop:")[1].split()[0]) > 0
         assert len({line.sport for line in lines if line.type == SETUP}) == 4
+        for c in conns[2:]:  # of the first two both ends are flows
+            c.close()
+        time.sleep(0.3)
+        assert "Flows: active 4 " in STAT.read_text()
+        assert not [line for line in trace.lines()[0] if line.type == DONE]
 
 
 @pytest.mark.parametrize("name,good,bad", [
@@ -400,6 +405,17 @@ def test_blocking_read_and_poll(probe):
         assert time.monotonic() - began > 0.4
 
 
+def test_epoll_that_asks_later(probe):
+    """A descriptor that epoll has for nothing, and from some moment on for records."""
+    probe()
+    with Connection() as c, Trace() as trace, select.epoll() as epoll:
+        epoll.register(trace.fd, 0)
+        epoll.modify(trace.fd, select.EPOLLIN)
+        assert epoll.poll(0.3) == []
+        threading.Timer(0.5, c.send, [b"x"]).start()
+        assert epoll.poll(20) == [(trace.fd, select.EPOLLIN)]
+
+
 def test_two_readers_share(probe):
     probe()
     with Trace() as one, Trace() as two, Connection() as c:
@@ -410,6 +426,48 @@ def test_two_readers_share(probe):
         assert first and second and len(first) + len(second) == samples()["read"]
         total = next(line for line in STAT.read_text().splitlines() if line.startswith("Total:"))
         assert int(total.split("err:")[1].split()[0]) == 1
+
+
+def test_a_connection_whose_predecessor_was_not_seen_to_end(probe):
+    """With the same addresses and ports, and as it happens in the same memory: it begins at 0 all the same."""
+    probe()
+    with Trace() as trace, socket.create_server(("127.0.0.1", 0)) as listener:
+        port, used = listener.getsockname()[1], None
+        for _ in range(20):
+            client = socket.socket()
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            client.bind(("127.0.0.1", used or 0))
+            client.connect(("127.0.0.1", port))
+            used = client.getsockname()[1]
+            with client, listener.accept()[0] as served:  # freed in the other order than made, so that each has its memory again
+                client.sendall(b"x" * 1000)
+                assert len(served.recv(1000, socket.MSG_WAITALL)) == 1000
+                (SYSCTL / "port").write_text("9")
+                for s in (client, served):
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            (SYSCTL / "port").write_text("0")
+        lines = [line for line in trace.lines()[0] if line.sport == used or line.dport == used]
+    assert sum(line.type == SETUP for line in lines) == 40  # both ends
+    assert {line.seq for line in lines if line.type == SEND and line.flags & 2} == {0}
+    assert max(line.snd_nxt for line in lines) <= 1001, lines
+
+
+def test_readers_that_wait_share(probe):
+    """Several wait for the same records: whoever comes too late waits on, and is not told that there are none."""
+    probe(readnum=1)
+    readers = [subprocess.Popen(["cat", FILE], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(6)]
+    try:
+        with Connection() as c:
+            end = time.monotonic() + 8
+            while time.monotonic() < end and all(r.poll() is None for r in readers):
+                c.send(b"x")
+                time.sleep(0.001)
+        assert [r.poll() for r in readers] == [None] * 6, [r.stderr.read() for r in readers if r.poll() is not None]
+        assert samples()["read"] > 100
+    finally:
+        for r in readers:
+            r.terminate()
+            r.communicate()
 
 
 def test_an_open_takes_nothing_from_who_is_there(probe):
@@ -460,20 +518,22 @@ print("open", flush=True)
 if sys.argv[1] == "poll":
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    found = poll.poll(60000)
+    found = poll.poll(200000)
 elif sys.argv[1] == "poll for nothing":
     poll = select.poll()
     poll.register(fd, 0)
-    found = poll.poll(8000)
+    found = poll.poll(200000)
 elif sys.argv[1] == "select":
-    found = select.select([fd], [], [], 60)[0]
+    found = select.select([fd], [], [], 200)[0]
+elif sys.argv[1] == "select for exceptions":
+    found = select.select([sys.stdin], [], [fd], 200)[2]  # by a line, when the module is gone
 else:
     poll = select.epoll()
-    poll.register(fd, select.EPOLLIN)
-    found = poll.poll(60)
+    poll.register(fd, select.EPOLLIN if sys.argv[1] == "epoll" else 0)
+    found = poll.poll(200)
 print("woken" if found else "not woken", flush=True)
 sys.stdin.read()  # the module is gone: now let go of what was waited on
-if sys.argv[1] == "epoll":
+if sys.argv[1].startswith("epoll"):
     poll.close()
 os.close(fd)
 print("closed")
@@ -481,16 +541,21 @@ print("closed")
 
 
 @pytest.mark.smoke
-@pytest.mark.parametrize("how", ["poll", "select", "epoll", "poll for nothing"])
+@pytest.mark.parametrize("how", ["poll", "select", "epoll", "poll for nothing", "epoll for nothing", "select for exceptions"])
 def test_rmmod_with_a_poller(probe, how):
-    """Who waits for the file is woken, unless it asked for nothing, and holds on to no memory that was freed."""
+    """Who waits for the file is woken, unless it waits for what never comes, and holds on to no memory that was freed."""
     probe(port=9)
     with subprocess.Popen([sys.executable, "-S", "-c", POLLER, how], text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as poller:
         assert poller.stdout.readline() == "open\n"
         time.sleep(2 if DEBUG else 0.5)
+        began = time.monotonic()
         rmmod("tcpprobe")
-        assert poller.stdout.readline() == ("not woken\n" if "nothing" in how else "woken\n")
+        assert time.monotonic() - began < 5 * UNLOAD_MAX  # all of them would wait for longer
+        if "exceptions" in how:
+            poller.stdin.write("\n")
+            poller.stdin.flush()
+        assert poller.stdout.readline() == ("not woken\n" if "exceptions" in how else "woken\n")
         probe(port=9)  # what memory it had is somebody else's now
         poller.stdin.close()
         assert poller.stdout.readline() == "closed\n"
