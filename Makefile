@@ -132,7 +132,7 @@ kernel: setup
 demo: kernel ## the guided tour: boots a kernel in a VM, walks through the modules, leaves plots in output/
 	@KERNEL=$(K) vm/demo
 
-check: kernel ## the tests, in the same VM (TESTS= names some)
+check: kernel ## the tests, in the same VM (TESTS= names some, LOAD=small: fewer repetitions)
 	@$(MAKE) -s KERNEL=$(K) WERROR=1 modules hooks userspace
 	@KERNEL=$(K) $(PYTHON) -m pytest -c tests/pytest.ini $(TESTS)
 

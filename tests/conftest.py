@@ -41,6 +41,8 @@ def pytest_configure(config):
     config.addinivalue_line("markers", "boot(**kw): "
                             "boot options for this file: mib=, cpus=, clock=, faults=, append= (to the kernel's command line); minutes= it takes; "
                             "split= whether each mode gets a boot of its own; alone= whether the file gets one on a kernel where folders do")
+    if os.environ.get("LOAD", "") not in ("", "full", "small"):
+        raise pytest.UsageError(f"LOAD is full, as without it, or small, not '{os.environ['LOAD']}'")
     for folder in config.getoption("--leaks").split():
         if folder != "all" and not (TOP / "tests" / "vm" / folder).is_dir():
             raise pytest.UsageError(f"LEAKS names folders of tests/vm, or is 'all': there is no '{folder}'")
@@ -64,7 +66,7 @@ def pytest_ignore_collect(collection_path, config):
 REPORTS = os.environ.get("TEST_REPORTS")  # set: this pytest runs one file for another
 
 # What a test may be told: where chance begins, how long to try it (seconds), how many faults ("all").
-PASSED = ("SEED", "TIME", "FAULTS")
+PASSED = ("SEED", "TIME", "FAULTS", "LOAD")
 # What all tests of a batch may then take longer, seconds.
 TIME = 20 * int(os.environ.get("TIME") or 0) + 7200 * ("FAULTS" in os.environ)
 # Seconds that a test may take before it has hung: several times what any does. On this side some measure, and on a kernel with

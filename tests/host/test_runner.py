@@ -21,7 +21,8 @@ KERNEL = os.environ.get("KERNEL") or "6.1"
 CACHE = Path(os.environ.get("KNET_CACHE") or TOP / ".cache").resolve()
 
 
-def vm(*command, options=(), env=None, cwd=TOP, out=None, top=TOP):
+def vm(*command, options=("-n", "1"), env=None, cwd=TOP, out=None, top=TOP):
+    """With one CPU, with which an emulated guest boots in two thirds of the time, unless the options are other ones."""
     args = [top / "vm" / "run", "-k", KERNEL, "-o", str(out or TOP / "output" / "tests"), *options,
             "--", *command]
     return subprocess.run([str(a) for a in args], text=True, capture_output=True, cwd=cwd,
@@ -112,8 +113,8 @@ def test_missing_memory_is_no_report_where_it_is_meant():
     def say(*lines):
         return ("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg' for line in lines))
 
-    assert vm(*say(cut, known, trace), options=["-f"]).returncode == 0
-    done = vm(*say(cut, known, trace, REPORTS[0]), options=["-f"])
+    assert vm(*say(cut, known, trace), options=["-f", "-n", "1"]).returncode == 0
+    done = vm(*say(cut, known, trace, REPORTS[0]), options=["-f", "-n", "1"])
     assert done.returncode == 99 and REPORTS[0] in done.stderr and "__disarm" not in done.stderr
     filler = ["nothing"] * 70
     done = vm(*say(trace, *filler, known))
@@ -436,9 +437,9 @@ def test_a_test_that_hangs_fails(tmp_path):
     assert done.stdout.count("Failed: not done after 2 s") >= 3 and 'subprocess.run(["sleep", "1000"])' in done.stdout
 
 
-def run_pytest(folder, *options):
+def run_pytest(folder, *options, **env):
     return subprocess.run([sys.executable, "-m", "pytest", "-p", "conftest", "-c", TOP / "tests" / "pytest.ini", *options, folder],
-                          text=True, capture_output=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(TOP / "tests")})
+                          text=True, capture_output=True, check=False, timeout=120, env={**os.environ, "PYTHONPATH": str(TOP / "tests"), **env})
 
 
 def test_a_file_that_skips_itself_fails(tmp_path):
@@ -451,6 +452,19 @@ def test_folders_for_kmemleak_are_there(tmp_path):
     """Or it would look on nowhere."""
     done = run_pytest(tmp_path, "--leaks", "core tests/vm/faults")
     assert done.returncode == 4 and "'tests/vm/faults'" in done.stderr
+
+
+def test_loads_are_full_or_small(tmp_path):
+    """And no test can be handed what it does not know."""
+    (tmp_path / "test_itself.py").write_text("def test_nothing():\n    pass\n")
+    assert run_pytest(tmp_path, LOAD="small").returncode == 0
+    done = run_pytest(tmp_path, LOAD="tiny")
+    assert done.returncode == 4 and "'tiny'" in done.stderr
+    counted = "import lib; print(lib.scaled(1000, 10, small=5), lib.scaled(1000, 10))"
+    for kernel, load, counts in ("6.1", "", "1000 1000"), ("6.1", "full", "1000 1000"), ("6.1", "small", "200 1000"), ("debug", "small", "100 100"):
+        done = subprocess.run([sys.executable, "-c", counted], text=True, capture_output=True, check=True,
+                              env={**os.environ, "PYTHONPATH": str(TOP / "tests" / "vm"), "VM_KERNEL": kernel, "LOAD": load})
+        assert done.stdout.split() == counts.split(), (kernel, load)
 
 
 def test_the_first_report_is_shown_whole():

@@ -48,9 +48,12 @@ def modes(*names):
     return pytest.mark.parametrize("mode", names, indirect=True)
 
 
-def scaled(count, by=20):
-    """How many of something a test should make: count, or under a debug kernel a fraction of it."""
-    return count // by if DEBUG else count
+def scaled(count, by=20, small=1):
+    """How many of something a test should make: count; under a debug kernel a by-th of it; with LOAD=small a small-th on the
+    others."""
+    if DEBUG:
+        return count // by
+    return count // small if os.environ.get("LOAD") == "small" else count
 
 
 def least(measure, limit, tries=5):

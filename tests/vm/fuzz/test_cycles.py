@@ -16,7 +16,7 @@ from lib import BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, UNLOAD_MAX, c
 pytestmark = [pytest.mark.boot(clock="turns", minutes=2), pytest.mark.usefixtures("unloaded")]
 
 TIME = int(os.environ.get("TIME") or 0)
-CYCLES = scaled(40, 8)  # when TIME is not given
+CYCLES = scaled(40, 8, small=4)  # when TIME is not given
 URL = f"http://127.0.0.1:{HTTP_PORT}/"
 MANY, FEW = str(scaled(20, 10)), str(scaled(10, 10))  # clients; a slow machine has none of its time left for the modules else
 LOADS = [(BENCH, "-c", MANY, "-n", "100000000", "--lean"), (BENCH, "-c", FEW, "-n", "100000000", "--reconnect", "--lean"),

@@ -49,7 +49,7 @@ def test_drop_lines():
     end = time.monotonic() + TIME
     writes = refused = 0
     with connections(10) as (asked, served, listener):
-        while writes < scaled(3000, 10) or time.monotonic() < end:
+        while writes < scaled(3000, 10, small=3) or time.monotonic() < end:
             fd = os.open(FILE, os.O_WRONLY)
             try:
                 for _ in range(rng.randrange(1, 5)):
@@ -183,7 +183,7 @@ def test_load_parameters(module):
     assert bool(defaults) == (module != "drop_tcp_sock")
     end = time.monotonic() + TIME / 8
     loads = refused = 0
-    while loads + refused < (scaled(100, 5) if defaults else 1) or (defaults and time.monotonic() < end):
+    while loads + refused < (scaled(100, 5, small=3) if defaults else 1) or (defaults and time.monotonic() < end):
         names = rng.choices(sorted(defaults), k=rng.randrange(1, 5)) if defaults else []
         said = [(name, parameter(rng, name, defaults[name], bounds)) for name in names]
         line = " ".join(f'{name}="{value}"' for name, value in said)

@@ -61,7 +61,7 @@ def test_200000_connections_leave_nothing(load, mode):
     The modes differ in how data is echoed, hardly in how a connection comes and goes, so the other
     two make do with a twentieth of them.
     """
-    rounds = scaled(4000, 320) if mode == "fast" else scaled(200, 16)
+    rounds = scaled(4000, 320, small=20) if mode == "fast" else scaled(200, 16)
     kecho = load("kecho", backlog=1024)
     watched = ["TCP", "TCPv6", "sock_inode_cache", "request_sock_TCP", "request_sock_TCPv6",
                "skbuff_head_cache", "skbuff_fclone_cache", "tw_sock_TCP", "tw_sock_TCPv6",

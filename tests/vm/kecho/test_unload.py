@@ -19,7 +19,7 @@ def test_load_and_unload_200_times(mode):
     # A workqueue that is left behind is an object of kmalloc-512.
     watched = ["TCP", "TCPv6", "sock_inode_cache", "pool_workqueue", "kmalloc-256", "kmalloc-512", "kmalloc-1k", "kmalloc-2k"]
     before = None
-    rounds = scaled(200)
+    rounds = scaled(200, small=4)
     for n in range(rounds):
         insmod(module, **params)
         with connect() as s:
@@ -45,7 +45,7 @@ def test_unload_under_load_50_times(mode, bench_param):
     module = folder / "kecho.ko"
     took = []
     clients = scaled(100, 5)
-    for n in range(scaled(10 if mode == "owned" else 50, 10)):
+    for n in range(scaled(10 if mode == "owned" else 50, 10, small=5)):
         insmod(module, bench=bench_param, **params)
         client = subprocess.Popen([BENCH, "-c", str(clients), "-n", "100000000", "-s", "2000", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
@@ -68,7 +68,7 @@ def test_unload_under_load_50_times(mode, bench_param):
 def test_unload_while_clients_connect(mode):
     """rmmod amid connections that come and go, 20 times."""
     folder, params = MODES[mode]
-    for _ in range(scaled(20, 10)):
+    for _ in range(scaled(20, 10, small=4)):
         insmod(folder / "kecho.ko", **params)
         client = subprocess.Popen([BENCH, "-c", "50", "-n", "100000000", "--reconnect", "--lean"],
                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)

@@ -188,7 +188,7 @@ def test_killed_clients(khttpd):
     watched = ["TCP", "TCPv6", "khttpd", "sock_inode_cache"]
     before = slabs(watched)
     assert list(before) == watched
-    for n in range(scaled(10, 5)):
+    for n in range(scaled(10, 5, small=5)):
         victims = [subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) for args in
                    (["wrk", "-t1", "-c30", "-d60", URL], [HTSTRESS, "-c30", "-n100000000", URL],
                     [HTSTRESS, "-c30", "-k", "-P32", "-n100000000", URL])]
@@ -211,7 +211,7 @@ def test_unload_under_load_50_times(mode):
     """rmmod under wrk returns within a second, but where the host is busy elsewhere."""
     folder, params = MODES[mode]
     took = []
-    for n in range(scaled(10 if mode == "owned" else 50, 15) or 1):
+    for n in range(scaled(10 if mode == "owned" else 50, 15, small=5) or 1):
         insmod(folder / "khttpd.ko", bench=n % 2, **params)
         with subprocess.Popen(["wrk", "-t1", "-c50", "-d60", URL], stdout=subprocess.DEVNULL) as load:
             server = Server("khttpd")

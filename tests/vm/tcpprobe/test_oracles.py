@@ -198,7 +198,7 @@ class Count:
 def test_a_million_events_on_two_cpus(probe, load_kecho):
     """Two CPUs' worth of traffic, read as it comes: lines by type are what nstat and a capture count; nothing is lost,
     and what is missing is what the kernel says it missed."""
-    messages = scaled(32000, 80)
+    messages = scaled(32000, 80, small=8)
     connections = 8
     with network_namespace("busy"):
         load_kecho("busy")
@@ -424,7 +424,7 @@ def test_loaded_and_unloaded_100_times_under_iperf3(probe):
     client = subprocess.Popen(["iperf3", "-c", "127.0.0.1", "-p", str(PORT), "-t", "1000"], stdout=subprocess.DEVNULL,
                               stderr=subprocess.DEVNULL)
     try:
-        for _ in range(scaled(100)):
+        for _ in range(scaled(100, small=5)):
             probe()
             with Trace() as trace:
                 time.sleep(0.05)
