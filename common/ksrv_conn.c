@@ -79,18 +79,18 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 }
 
 /*
- * Return: the connection, or an ERR_PTR(): -EUSERS for too many, -EAGAIN if some of them have left,
+ * Return: the connection, or an ERR_PTR(): -EUSERS for too many, -EAGAIN if some of them have ended,
  * -ENOMEM.
  */
 static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)
 {
-	int left = atomic_read(&srv->left);
+	int ended = atomic_read(&srv->ended);
 	struct ksrv_conn *conn;
 	int err;
 
 	smp_rmb(); /* free_conn() counts in the other order */
 	if (atomic_read(&srv->active) >= ksrv_uint(srv->svc->max_conns))
-		return ERR_PTR(left ? -EAGAIN : -EUSERS);
+		return ERR_PTR(ended ? -EAGAIN : -EUSERS);
 	conn = kmem_cache_zalloc(srv->cache, GFP_KERNEL);
 	if (!conn)
 		return ERR_PTR(-ENOMEM);
@@ -133,7 +133,7 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	struct sock *sk = sock->sk;
 
 	if (unlikely(conn == ERR_PTR(-EAGAIN))) {
-		ksrv_conn_flush_left(srv);
+		ksrv_conn_flush_ended(srv);
 		conn = alloc_conn(srv, sock);
 	}
 	if (IS_ERR(conn)) {
@@ -160,11 +160,22 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	ksrv_unlock(sk);
 }
 
-bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
+/* For alloc_conn() to know that it will be freed. Return: false if it was to be before. */
+static bool begin_end(struct ksrv_conn *conn, enum ksrv_end how)
 {
 	if (test_and_set_bit(KSRV_C_DYING, &conn->flags))
 		return false;
 	conn->end = how;
+	atomic_inc(&conn->srv->ended);
+	if (conn->peer)
+		atomic_inc(&conn->peer->ended);
+	return true;
+}
+
+bool ksrv_conn_end(struct ksrv_conn *conn, enum ksrv_end how)
+{
+	if (!begin_end(conn, how))
+		return false;
 	queue_work(conn->srv->release_wq, &conn->release);
 	return true;
 }
@@ -183,13 +194,8 @@ void ksrv_conn_leave(struct ksrv_conn *conn)
 	struct ksrv_server *srv = conn->srv;
 	struct ksrv_cpu *cpu = raw_cpu_ptr(srv->cpu);
 
-	if (test_and_set_bit(KSRV_C_DYING, &conn->flags))
+	if (!begin_end(conn, KSRV_END_ORDERLY))
 		return;
-	conn->end = KSRV_END_ORDERLY;
-	conn->has_left = true;
-	atomic_inc(&srv->left);
-	if (conn->peer)
-		atomic_inc(&conn->peer->left);
 	if (llist_add(&conn->left, &cpu->left))
 		queue_delayed_work(srv->release_wq, &cpu->leave, KSRV_LEAVE_DELAY);
 }
@@ -243,15 +249,14 @@ static bool let_go(struct ksrv_conn *conn)
 static void free_conn(struct ksrv_conn *conn)
 {
 	struct ksrv_server *srv = conn->srv;
-	bool has_left = conn->has_left;
 
 	if (conn->delayed)
 		cancel_delayed_work_sync(&conn->later);
 
 	mutex_lock(&srv->conns_mutex);
 	list_del(&conn->node);
-	if (conn->peer && has_left)
-		atomic_dec(&conn->peer->left);
+	if (conn->peer)
+		atomic_dec(&conn->peer->ended);
 	ksrv_peer_put(srv, conn->peer);
 	mutex_unlock(&srv->conns_mutex);
 
@@ -263,8 +268,7 @@ static void free_conn(struct ksrv_conn *conn)
 	if (atomic_dec_and_test(&srv->active))
 		wake_up_all(&srv->idle);
 	/* Last, or alloc_conn() might find its place taken by one not counted here any more. */
-	if (has_left)
-		atomic_dec(&srv->left);
+	atomic_dec(&srv->ended);
 }
 
 static void release_work(struct work_struct *work)
@@ -293,14 +297,14 @@ void ksrv_conn_leave_work(struct work_struct *work)
 }
 
 /**
- * ksrv_conn_flush_left() - free at once what has said and heard all, and wait for that
+ * ksrv_conn_flush_ended() - free at once what has ended, and wait for that
  * @srv: the server
  *
  * Process context; sleeps. Not waited for are those that an I/O worker is still due for.
- * The accept worker does this only where some are counted as left, so each run costs whoever makes
+ * The accept worker does this only where some are counted as ended, so each run costs whoever makes
  * it do so a connection.
  */
-void ksrv_conn_flush_left(struct ksrv_server *srv)
+void ksrv_conn_flush_ended(struct ksrv_server *srv)
 {
 	struct delayed_work *leave;
 	int cpu;
@@ -311,6 +315,5 @@ void ksrv_conn_flush_left(struct ksrv_server *srv)
 		if (delayed_work_pending(leave))
 			mod_delayed_work(srv->release_wq, leave, 0);
 	}
-	for_each_possible_cpu(cpu)
-		flush_delayed_work(&per_cpu_ptr(srv->cpu, cpu)->leave);
+	flush_workqueue(srv->release_wq);
 }

@@ -109,13 +109,13 @@ struct ksrv_cpu {
  * @node: in a bucket of ksrv_server.peers
  * @addr: the address, IPv4 as ::ffff:a.b.c.d, of any other only the first 64 bits
  * @conns: its connections; it is freed with the last
- * @left: of these, how many have left and wait to be freed
+ * @ended: of these, how many have ended and wait to be freed
  */
 struct ksrv_peer {
 	struct hlist_node node;
 	struct in6_addr addr;
 	unsigned int conns;
-	atomic_t left;
+	atomic_t ended;
 };
 
 /**
@@ -140,7 +140,7 @@ struct ksrv_peer {
  * @peer_key: secret, so that nobody can choose addresses that share a bucket
  * @conns: every connection that has not left (stage 4 of ksrv.h)
  * @active: connections that are not freed yet; only created and freed change it
- * @left: of these, how many have left and wait to be freed
+ * @ended: of these, how many have ended and wait to be freed
  * @idle: woken when @active becomes 0
  * @stat: the file of the statistics; NULL once it is removed
  */
@@ -164,7 +164,7 @@ struct ksrv_server {
 	hsiphash_key_t peer_key;
 	struct list_head conns;
 	atomic_t active;
-	atomic_t left;
+	atomic_t ended;
 	wait_queue_head_t idle;
 	struct proc_dir_entry *stat;
 };
@@ -187,7 +187,6 @@ struct ksrv_server {
  * @stamp: jiffies when a byte last moved; written in the pump and, of one that the peer
  *	acknowledged, by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
- * @has_left: it went by ksrv_conn_leave(); written with @end
  * @delayed: (pump) @later was queued once, and so may be now
  * @in_pump: (pump) the pump is running: write_space must not start it again
  * @blocked: (pump) a send fell short; input waits until there is room
@@ -220,7 +219,6 @@ struct ksrv_conn {
 	bool detached;
 	unsigned long stamp;
 	u32 seen_una;
-	bool has_left;
 	bool delayed;
 	bool in_pump;
 	bool blocked;
@@ -305,7 +303,7 @@ void ksrv_state_change(struct sock *sk);
 void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock);
 void ksrv_conn_leave(struct ksrv_conn *conn);
 void ksrv_conn_leave_work(struct work_struct *work);
-void ksrv_conn_flush_left(struct ksrv_server *srv);
+void ksrv_conn_flush_ended(struct ksrv_server *srv);
 void ksrv_socket_reset(struct socket *sock);
 
 /* ksrv_listen.c */

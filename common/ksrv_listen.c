@@ -123,6 +123,24 @@ static int accept_worker(void *data)
 	return 0;
 }
 
+/*
+ * Whether @ss is what all of @addr says: inet_pton_with_scope() makes no use of a port behind an
+ * address, nor of a scope behind one that takes none, and what is asked for would be served to more.
+ */
+static bool is_all(const char *addr, const struct sockaddr_storage *ss)
+{
+	char text[sizeof("255.255.255.255")];
+	struct in6_addr in6 = {};
+	const char *end;
+
+	if (ss->ss_family == AF_INET) {
+		snprintf(text, sizeof(text), "%pI4", &((const struct sockaddr_in *)ss)->sin_addr);
+		return !strcmp(addr, text);
+	}
+	in6_pton(addr, -1, in6.s6_addr, '%', &end);
+	return !*end || (*end == '%' && ipv6_addr_type(&in6) & IPV6_ADDR_LINKLOCAL);
+}
+
 /* Parses addr= and port= into @ss. */
 static int parse_address(struct ksrv_server *srv, struct sockaddr_storage *ss)
 {
@@ -132,7 +150,7 @@ static int parse_address(struct ksrv_server *srv, struct sockaddr_storage *ss)
 
 	snprintf(port, sizeof(port), "%u", ksrv_uint(srv->svc->port));
 	err = inet_pton_with_scope(srv->net, AF_UNSPEC, addr, port, ss);
-	if (err) {
+	if (err || !is_all(addr, ss)) {
 		pr_err("addr=%s is neither an IPv4 nor an IPv6 address\n", addr);
 		return -EINVAL;
 	}

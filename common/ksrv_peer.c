@@ -60,7 +60,7 @@ static struct ksrv_peer *add(struct hlist_head *head, const struct in6_addr *add
  *
  * They are counted without a bound too, so that one that is set later holds for all.
  *
- * Return: 0; -EUSERS above the bound; -EAGAIN there if some of them have left; -ENOMEM.
+ * Return: 0; -EUSERS above the bound; -EAGAIN there if some of them have ended; -ENOMEM.
  */
 int ksrv_peer_get(struct ksrv_server *srv, struct sock *sk, struct ksrv_peer **peer)
 {
@@ -80,7 +80,7 @@ int ksrv_peer_get(struct ksrv_server *srv, struct sock *sk, struct ksrv_peer **p
 	if (!*peer)
 		err = -ENOMEM;
 	else if (bound && (*peer)->conns >= bound)
-		err = atomic_read(&(*peer)->left) ? -EAGAIN : -EUSERS;
+		err = atomic_read(&(*peer)->ended) ? -EAGAIN : -EUSERS;
 	else
 		(*peer)->conns++;
 	mutex_unlock(&srv->conns_mutex);

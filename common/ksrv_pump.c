@@ -433,12 +433,19 @@ static void give_up(struct ksrv_conn *conn)
 /* The socket is closed, or has an error. */
 static void end_broken(struct ksrv_conn *conn, struct sock *sk)
 {
-	if (!sk->sk_err)
+	switch (sk->sk_err) {
+	case 0:
 		ksrv_conn_end(conn, KSRV_END_RESET);
-	else if (sk->sk_err == ETIMEDOUT)
-		give_up(conn);
-	else
+		break;
+	case ECONNRESET:
+	case ECONNABORTED:
+	case EPIPE:
 		ksrv_conn_end(conn, KSRV_END_ERROR);
+		break;
+	default:
+		/* Retransmissions timed out: ETIMEDOUT, or what ICMP had said meanwhile. */
+		give_up(conn);
+	}
 }
 
 /* Whether the peer has yet to acknowledge what came before the FIN, or to be sent that. */

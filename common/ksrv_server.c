@@ -188,7 +188,7 @@ static void server_uninit(struct ksrv_server *srv)
 	ksrv_listen_stop(srv);
 	end_all(srv);
 	wait_event(srv->idle, !atomic_read(&srv->active));
-	ksrv_conn_flush_left(srv); /* may be queued for connections that its last run came upon */
+	ksrv_conn_flush_ended(srv); /* may be queued for connections that its last run came upon */
 	cancel_delayed_work_sync(&srv->sweep);
 	ksrv_stat_uninit(srv);
 	destroy_workqueue(srv->release_wq);

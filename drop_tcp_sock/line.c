@@ -350,6 +350,21 @@ static bool is_any(const struct drop_end *end)
 	return !end->family && end->any_port;
 }
 
+/*
+ * A listener on an IPv4-mapped address is a socket of IPv6, which ss and netstat list with IPv6's
+ * unspecified address for the remote end it has not; it is compared as IPv4.
+ */
+static void map_unspecified(struct drop_end *end)
+{
+	static const u8 unspecified[16], zero[4];
+
+	if (end->family == 6 && end->any_port && end->prefix == 128 &&
+	    !memcmp(end->addr, unspecified, sizeof(unspecified))) {
+		drop_map_address(end->addr, zero);
+		end->family = 4;
+	}
+}
+
 const char *drop_parse(const struct drop_text *line, struct drop_selector *sel)
 {
 	static const char listening[] = "listening";
@@ -374,6 +389,8 @@ const char *drop_parse(const struct drop_text *line, struct drop_selector *sel)
 		wrong = read_end(remote, &sel->remote, sel->ifname);
 	if (wrong)
 		return wrong;
+	if (sel->local.family == 4)
+		map_unspecified(&sel->remote);
 	if (sel->local.family && sel->remote.family && sel->local.family != sel->remote.family)
 		return "an IPv4 and an IPv6 address";
 	sel->states = CONNECTED | STATE(LISTEN);

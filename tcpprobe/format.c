@@ -50,8 +50,10 @@ size_t probe_format(const struct probe_record *rec, u64 start, char *out)
 	out = put(out, rec->length);
 	*out++ = '0';
 	*out++ = 'x';
+	if (rec->flags >> 8)
+		*out++ = digits[rec->flags >> 8 & 15];
 	if (rec->flags >> 4)
-		*out++ = digits[rec->flags >> 4];
+		*out++ = digits[rec->flags >> 4 & 15];
 	*out++ = digits[rec->flags & 15];
 	*out++ = ' ';
 	out = put(out, rec->seq);

@@ -82,7 +82,7 @@ struct segment {
 	u32 seq;
 	u32 ack;
 	u32 length;
-	u8 flags;
+	u16 flags;
 	bool sent;
 	bool has_ack;
 };

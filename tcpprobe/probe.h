@@ -59,8 +59,7 @@ enum sample_type {
  * @local_port: host byte order
  * @remote_port: host byte order
  * @length: payload bytes of the segment
- * @type: enum sample_type
- * @flags: TCP flags of the segment
+ * @flags: TCP flags of the segment, nine bits since Linux 7 has AE
  * @seq: of the segment; relative as all sequence numbers here
  * @ack: of the segment
  * @snd_nxt: struct tcp_sock's, as those that follow
@@ -78,6 +77,7 @@ enum sample_type {
  * @sacked_out: of those, selectively acknowledged
  * @retrans_out: of those, sent again
  * @retrans: total_retrans
+ * @type: enum sample_type
  * @ca_state: icsk_ca_state
  * @frto: F-RTO is under way
  * @rto_num: icsk_retransmits, time-outs in a row
@@ -91,8 +91,7 @@ struct probe_record {
 	u16 local_port;
 	u16 remote_port;
 	u16 length;
-	u8 type;
-	u8 flags;
+	u16 flags;
 	u32 seq;
 	u32 ack;
 	u32 snd_nxt;
@@ -110,6 +109,7 @@ struct probe_record {
 	u32 sacked_out;
 	u32 retrans_out;
 	u32 retrans;
+	u8 type;
 	u8 ca_state;
 	u8 frto;
 	u8 rto_num;

@@ -123,8 +123,26 @@ static int probe_open(struct inode *inode, struct file *file)
 	return stream_open(inode, file);
 }
 
+/* The records whose lines were made for @reader, who did not read them to their end. */
+static unsigned int unread(const struct reader *reader)
+{
+	const char *line = reader->text, *end = line + reader->len, *next;
+	unsigned int n = 0;
+
+	for (; line < end; line = next) {
+		next = memchr(line, '\n', end - line) + 1; /* only whole lines are made */
+		if (next > reader->text + reader->off && *line != '#')
+			n++;
+	}
+	return n;
+}
+
 static int probe_release(struct inode *inode, struct file *file)
 {
+	unsigned int n = unread(file->private_data);
+
+	atomic64_sub(n, &probe_totals.read);
+	atomic64_add(n, &probe_totals.discarded);
 	mutex_lock(&probe_mutex);
 	if (!--opens)
 		probe_end();

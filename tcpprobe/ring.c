@@ -175,28 +175,52 @@ static u64 ring_tell_lost(struct ring *ring, u64 lost)
 	return untold;
 }
 
-static bool rings_get(struct rings *rings, struct probe_record *rec, u64 *lost)
+/* The ring whose next record is the oldest, or NULL. @lost: plus what nothing marks the place of. */
+static struct ring *rings_oldest(struct rings *rings, u64 *lost)
 {
-	const struct probe_record *next, *first = NULL;
-	struct ring *ring, *from = NULL;
+	const struct probe_record *next, *first = NULL, *before;
+	struct ring *ring, *from;
+	bool empty, passed;
 	int cpu;
 
-	for_each_possible_cpu(cpu) {
-		ring = rings->cpu[cpu];
-		/* Pairs with the release of head: the record is there. */
-		if (smp_load_acquire(&ring->head) == ring->tail) {
-			/* Nothing is there to mark the place of what was lost last. */
-			*lost += ring_tell_lost(ring, READ_ONCE(ring->lost));
-			continue;
+	do {
+		before = first;
+		first = NULL;
+		from = NULL;
+		empty = false;
+		passed = false;
+		for_each_possible_cpu(cpu) {
+			ring = rings->cpu[cpu];
+			/* Pairs with the release of head: the record is there. */
+			if (smp_load_acquire(&ring->head) == ring->tail) {
+				/* Nothing is there to mark the place of what was lost last. */
+				*lost += ring_tell_lost(ring, READ_ONCE(ring->lost));
+				empty = true;
+				continue;
+			}
+			next = &ring->records[ring->tail & rings->mask];
+			if (!first || next->time < first->time) {
+				first = next;
+				from = ring;
+				passed = empty;
+			}
 		}
-		next = &ring->records[ring->tail & rings->mask];
-		if (!first || next->time < first->time) {
-			first = next;
-			from = ring;
-		}
-	}
-	if (!first)
+		/*
+		 * A connection may have left a record in a ring that was looked at before and was
+		 * empty, and then gone to the CPU of this one. Who has seen this sees that too.
+		 */
+	} while (passed && first != before);
+	return from;
+}
+
+static bool rings_get(struct rings *rings, struct probe_record *rec, u64 *lost)
+{
+	struct ring *from = rings_oldest(rings, lost);
+	const struct probe_record *first;
+
+	if (!from)
 		return false;
+	first = &from->records[from->tail & rings->mask];
 	*rec = *first;
 	*lost += ring_tell_lost(from, rec->lost);
 	smp_store_release(&from->tail, from->tail + 1); /* the record was copied out */

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import queue
+import re
 import select
 import signal
 import subprocess
@@ -68,6 +69,10 @@ SYN = 2
 SPACE = 1 << 32  # of sequence numbers
 FLUSH_BYTES = 1 << 20  # of CSV text held back
 NO_PACING = (1 << 32) - 1, (1 << 64) - 1  # sk_pacing_rate of a connection that is not paced
+# What a line's words look like. A log may come from anybody: addresses become names of files, and words of gnuplot's.
+WORDS = {name: r"([0-9]{1,20})" for name in NAMES} | {
+    "time": r"([0-9]{1,12}\.[0-9]{1,9})", "flags": "(0x[0-9a-f]{1,4})", "saddr": "([0-9a-f:.]{2,45})", "daddr": "([0-9a-f:.]{2,45})"}
+LINE = re.compile(" ".join(WORDS.values()))
 
 
 class Stop(Exception):
@@ -84,12 +89,14 @@ def say(text):
 
 def parse(line):
     """A Record of a line, ValueError if it is none."""
-    words = line.split(" ")
-    if len(words) != len(NAMES):
-        raise ValueError(f"{len(words)} fields, not {len(NAMES)}")
-    values = [word if name in ("time", "saddr", "daddr") else int(word, 0) for name, word in zip(NAMES, words)]
-    float(words[1])
-    if not 0 <= values[0] < len(TYPES):
+    match = LINE.fullmatch(line)
+    if not match:
+        words = line.split(" ")
+        if len(words) != len(NAMES):
+            raise ValueError(f"{len(words)} fields, not {len(NAMES)}")
+        raise ValueError(next(f"{name} is {word[:80]!r}" for name, word in zip(NAMES, words) if not re.fullmatch(WORDS[name], word)))
+    values = [word if name in ("time", "saddr", "daddr") else int(word, 0) for name, word in zip(NAMES, match.groups())]
+    if values[0] >= len(TYPES):
         raise ValueError(f"type {values[0]} is not known")
     return Record(*values)
 
@@ -169,8 +176,9 @@ class Flow:
         self.timeouts += record.type == TIMEOUT
         if record.type == SEND and record.length:
             self.sent.see(record.seq, record.length)
-        if record.type == RECV and record.length:
-            self.received.see(record.seq, record.length)
+        # What completes a handshake may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT, or after a lost ACK.
+        if record.type in (RECV, SETUP) and record.length:
+            self.received.see(record.seq + bool(record.flags & SYN), record.length)
         if record.srtt:
             self.srtt.add(record.srtt / 8)
         self.cwnd.add(record.snd_cwnd)
@@ -386,8 +394,8 @@ class Source:
 
     def run(self):
         try:
-            self.read()
-            if self.rest:  # a recorded log that was cut off
+            whole = self.read()
+            if self.rest and whole:  # a recorded log that was cut off
                 self.hand_on(b"\n")
             self.queue.put(None)
         except Exception as err:  # whatever it is, chunks() raises it: who waits for the queue must not wait for ever
@@ -403,21 +411,26 @@ class Source:
             self.queue.put(data[:cut])
 
     def read(self):
+        """Hands on what there is until it ends or is to be ended. Return: whether a recorded log was read to its end; if not, the
+        line that has come in part is none."""
         began = time.monotonic()
         grace = None
         while True:
             now = time.monotonic()
             if self.stopped or (self.duration and now >= began + self.duration):
                 if self.recorded:
-                    return
+                    return False
                 grace = grace or now + 1  # what is in the rings is read to the end, but not forever
-                if now > grace:
-                    return
+                if now > grace and not self.rest:
+                    return False
+            if self.recorded and not select.select([self.fd], [], [], 0.2)[0]:
+                continue  # a pipe whose writer is silent; it may yet have to end
             try:
-                data = os.read(self.fd, 1 << 18)
+                # In the end a byte at a time, so that no more is begun than the line that is to be completed.
+                data = os.read(self.fd, 1 if grace and now > grace else 1 << 18)
             except BlockingIOError:
-                if grace:
-                    return
+                if grace and (not self.rest or now > grace + 1):
+                    return False
                 select.select([self.fd], [], [], 0.2)
                 continue
             except OSError as err:
@@ -427,7 +440,7 @@ class Source:
             if not data:
                 if not self.recorded:
                     say("the module was unloaded; what it had to tell until then is here")
-                return
+                return self.recorded
             self.hand_on(data)
 
 

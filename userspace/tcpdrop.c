@@ -104,6 +104,9 @@ static void table_add(const struct inet_diag_msg *msg, void *priv)
 		memcpy(f->tuple.remote, msg->id.idiag_dst, 16);
 		f->mapped = IN6_IS_ADDR_V4MAPPED((const struct in6_addr *)f->tuple.local);
 		f->tuple.family = f->mapped ? 4 : 6;
+		/* A listener's remote end, which it has not, is said to be IPv6's unspecified address. */
+		if (f->mapped && IN6_IS_ADDR_UNSPECIFIED((const struct in6_addr *)f->tuple.remote))
+			drop_map_address(f->tuple.remote, "\0\0\0");
 	}
 }
 
@@ -361,6 +364,12 @@ static void one_line(const struct drop_text *text, unsigned long number)
 				return;
 			wrong = opt.family == AF_INET ? "an IPv6 address with -4"
 						      : "an IPv4 address with -6";
+		} else if (!*words[2] && sel.states == 1U << TCP_LISTEN) {
+			/*
+			 * "*:*" as the remote end meant listeners, and an address in its place would
+			 * not; nor does this word permit their drop.
+			 */
+			strcpy(words[2], "listen");
 		}
 	}
 	if (wrong) {

@@ -65,6 +65,12 @@ GOOD = [
     ("[fe80::1]%eth0:80 [fe80::2]:81", "fe80::1", 80, "fe80::2", 81, DEFAULT, 0, "eth0", 1),
     ("*%lo:80 *:1", "*", 80, "*", 1, DEFAULT, 0, "lo", 0),
     ("[::ffff:1.2.3.4]:1 5.6.7.8:2", "1.2.3.4", 1, "5.6.7.8", 2, DEFAULT, 0, "-", 1),
+    ("127.0.0.1:8005 :::*", "127.0.0.1", 8005, "0.0.0.0", "*", DEFAULT, 0, "-", 0),
+    ("[::ffff:127.0.0.1]:8005 [::]:* listening", "127.0.0.1", 8005, "0.0.0.0", "*", STATES["listening"], 1, "-", 0),
+    ("1.2.3.4:1 ::/0:*", None, 0, "", 0, 0, 0, "", 0),
+    ("1.2.3.4:1 [::]:2", None, 0, "", 0, 0, 0, "", 0),
+    ("1.2.3.4:1 [::1]:*", None, 0, "", 0, 0, 0, "", 0),
+    ("[::]:* 1.2.3.4:1", None, 0, "", 0, 0, 0, "", 0),
     ("[::ffff:1.2.3.4/120]:1 *:2", "1.2.3.4/24", 1, "*", 2, DEFAULT, 0, "-", 0),
     ("1.2.3.4:65535 1.2.3.4:0", "1.2.3.4", 65535, "1.2.3.4", 0, DEFAULT, 0, "-", 0),
     ("1.2.3.4/0:1 ::/0:1", None, 0, "", 0, 0, 0, "", 0),
@@ -131,6 +137,8 @@ def random_line(rng):
         ends.append(f"[{addr}]:{port}" if ":" in addr and rng.random() < 0.5 else f"{addr}:{port}")
         shown.append(end(addr, port))
     line = " ".join(ends)
+    if shown[0][0] == "4" and shown[1] == end("::", "*"):  # as a listener on an IPv4-mapped address is listed
+        shown[1] = end("0.0.0.0", "*")
     return line, (" ".join(shown) if shown[0][0] == shown[1][0] else None)
 
 

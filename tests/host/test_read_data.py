@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves what read_data.py makes of a recorded log. That it reads the probe is tested in tests/vm/tcpprobe/test_reading.py."""
 
+import contextlib
 import csv
 import fcntl
+import importlib.util
+import itertools
 import json
+import os
 import re
 import shutil
 import signal
@@ -11,6 +15,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -159,6 +164,13 @@ def test_nothing_is_overwritten(tmp_path):
     assert not (tmp_path / "archive" / "output").exists()
 
 
+@pytest.mark.parametrize("flags,seq", [(0x10, 1), (0x12, 0)], ids=["ack", "syn"])
+def test_data_that_completes_a_handshake_is_received(tmp_path, flags, seq):
+    """It is sampled once, as the set-up."""
+    read_data(tmp_path, [record(SETUP, 1, length=100, seq=seq, flags=flags), record(RECV, 2, length=50, seq=101)])
+    assert summary(tmp_path)[0]["received (B)"] == "150"
+
+
 def test_many_flows_need_few_descriptors(tmp_path):
     lines = [record(RECV, n, sport=1 + n % 3000) for n in range(9000)]
     (tmp_path / "log").write_text("\n".join(lines) + "\n")
@@ -171,13 +183,19 @@ def test_many_flows_need_few_descriptors(tmp_path):
 
 @pytest.mark.parametrize("bad,why", [
     ("garbage", "1 fields, not 30"), (record(RECV, 1) + " 7", "31 fields"), (record(9, 1), "type 9"),
-    (record(RECV, 1).replace("0x10", "0xzz"), "0xzz"), ("# lost many", "many"), ("\0\xff" * 100, "fields")])
+    (record(RECV, 1).replace("0x10", "0xzz"), "flags is '0xzz'"), ("# lost many", "many"), ("\0\xff" * 100, "fields"),
+    (record(RECV, 1, saddr="\";system('id>pwned');\""), "saddr is '\";system("), (record(RECV, 1, daddr="10.0.0/2"), "daddr is '10.0.0/2'"),
+    (record(RECV, 1, daddr="10.0.0.\xb2"), "daddr is"), (record(RECV, 1, srtt=10 ** 400), "srtt is '1000"),
+    (record(RECV, 1, snd_cwnd=-1), "snd_cwnd is '-1'"), (record(RECV, 1).replace("1.0", "nan", 1), "time is 'nan"),
+    (record(RECV, 1, rto="1_0"), "rto is '1_0'"), (record(RECV, 1, rto="010"), "010")])
 def test_bad_lines(tmp_path, bad, why):
-    """They are counted, the first is shown with its number, and nothing around them is lost."""
-    done = read_data(tmp_path, [record(RECV, 1), bad, record(RECV, 2), bad], status=1)
+    """They are counted, the first is shown with its number, and nothing around them is lost. What they say becomes the name of no
+    file, and no command."""
+    done = read_data(tmp_path, [record(RECV, 1), bad, record(RECV, 2), bad], "--plot", status=1)
     assert "line 2 is no record" in done.stderr and why in done.stderr
     assert "2 lines were no records" in done.stderr
-    assert summary(tmp_path)[0]["records"] == "2"
+    assert [row["records"] for row in summary(tmp_path)] == ["2"]
+    assert not list(tmp_path.rglob("pwned"))
 
 
 def test_a_log_that_was_cut_off(tmp_path):
@@ -187,6 +205,44 @@ def test_a_log_that_was_cut_off(tmp_path):
     done = read_data(tmp_path, text[:-60], status=1)
     assert "line 2 is no record" in done.stderr
     assert summary(tmp_path)[0]["records"] == "1"
+
+
+@pytest.mark.parametrize("args", [[], ["--duration", "1"]], ids=["signal", "duration"])
+def test_a_silent_writer_does_not_hold_it_up(tmp_path, args):
+    """Nor is the half of a line that it has written taken for one."""
+    with subprocess.Popen([READ_DATA, "--follow", "-", *args], cwd=tmp_path, text=True, stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as reader:
+        reader.stdin.write(record(RECV, 1) + "\n" + record(RECV, 2)[:-3])
+        reader.stdin.flush()
+        end = time.monotonic() + 60
+        while not list(tmp_path.glob("output")) or fcntl.ioctl(reader.stdin, termios.FIONREAD, bytes(4)) != bytes(4):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        if not args:
+            reader.send_signal(signal.SIGTERM)
+        assert reader.wait(timeout=60) == 0, reader.stderr.read()
+        assert "1 records of 1 flows" in reader.stdout.read()
+
+
+def test_what_is_read_live_ends_with_a_whole_line(tmp_path):
+    """Stopped amid more than there is time to read: the line that was begun is read to its end, and no other is begun."""
+    os.mkfifo(tmp_path / "probe")
+    spec = importlib.util.spec_from_file_location("read_data", READ_DATA)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    reading = module.Source(tmp_path / "probe", False, 0.1)
+    lines = "".join(record(RECV, n) + "\n" for n in range(1, 5000)).encode()
+
+    def write():
+        with open(tmp_path / "probe", "wb", buffering=0) as fifo, contextlib.suppress(BrokenPipeError):
+            for at in itertools.count(0, 1001):
+                fifo.write((lines + lines)[at % len(lines):][:1001])
+
+    threading.Thread(target=write, daemon=True).start()
+    said = b"".join(reading.chunks(None))
+    os.close(reading.fd)
+    assert said.startswith(lines[:1000]) and len(said) > 1 << 16
+    assert said.endswith(b"\n") and reading.rest == b""
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from lib import TCPDROP, network_namespace, rmmod, sh
-from sockets import Pair, key_of, line_of, time_wait, time_waits, totals, wait_for, walk
+from sockets import Pair, key_of, line_of, listen, time_wait, time_waits, totals, wait_for, walk
 
 
 def tcpdrop(*args, **kw):
@@ -75,6 +75,33 @@ def test_one_family_of_standard_input():
     code, out, err = tcpdrop("-6", "-v", "-", input=f"{line_of(four)}\n{line_of(six)}\n")
     assert (code, out, err) == (0, f"{line_of(six)}: dropped time-wait\n", "")
     assert tcpdrop("-4", "-v", *line_of(four).split())[0] == 0
+
+
+def test_a_family_does_not_make_a_listeners_line_a_pattern():
+    """With -4 or -6 "*:*" still means listeners, as ss lists them: the connections at that port stay."""
+    for option, host, any_ in ("-4", "127.0.0.1", "0.0.0.0/0"), ("-6", "::1", "[::]/0"):
+        with Pair(host) as pair:
+            for words in ("-",), (f"*:{pair.port}", "*:*"):
+                assert tcpdrop(option, "-v", *words, input=f"*:{pair.port} *:*\n") == (
+                    1, f"{any_}:{pair.port} {any_}:* listen: skipped 1 listening\n", "")
+            assert {e.state for e in walk() if e.local_port == pair.port} == {"listening", "established"}
+            assert tcpdrop(option, "-v", f"*:{pair.port}", "*:*", "connected")[1].endswith("dropped established\n")
+            assert {e.state for e in walk() if e.local_port == pair.port} == {"listening"}
+
+
+def test_a_listener_on_a_mapped_address():
+    """As Java's are: a socket of IPv6 without one of IPv6's addresses, which ss and netstat list with one for its remote end."""
+    with listen("::ffff:127.0.0.1") as listener:
+        port = listener.getsockname()[1]
+        lines = [f"127.0.0.1:{port} :::*", f"[::ffff:127.0.0.1]:{port} [::]:*", f"127.0.0.1:{port} 0.0.0.0:*"]
+        assert tcpdrop("-v", "-", input="\n".join(lines)) == (
+            1, "".join(f"{line}: skipped 1 listening\n" for line in lines), "")
+        listed = [line for line in tcpdrop("-l", "-s", "listening")[1].splitlines() if f":{port} " in line]
+        assert len(listed) == 1
+        for line in (*listed, *(f"{line} listening" for line in lines)):
+            assert tcpdrop("-n", *line.split()) == (0, f"would drop {listed[0]}\n", ""), line
+        assert tcpdrop(*listed[0].split()) == (0, "", "")
+        assert not {e for e in walk() if e.local_port == port}
 
 
 def test_lines_are_carried_out_as_they_come():

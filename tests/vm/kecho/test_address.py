@@ -87,6 +87,16 @@ def test_load_message(load, klog):
     ({"addr": "1.2.3"}, errno.EINVAL, "1.2.3"),
     ({"addr": "1.2.3.4x"}, errno.EINVAL, "1.2.3.4x"),
     ({"addr": "::1::"}, errno.EINVAL, "::1::"),
+    # What would be passed by, and served to more than were meant.
+    ({"addr": "127.0.0.1:8080"}, errno.EINVAL, "127.0.0.1:8080"),
+    ({"addr": "1.2.3.4::x"}, errno.EINVAL, "1.2.3.4::x"),
+    ({"addr": "127.0.0.01"}, errno.EINVAL, "127.0.0.01"),
+    ({"addr": "127.0.0.1%lo"}, errno.EINVAL, "127.0.0.1%lo"),
+    ({"addr": "::ffff:127.0.0.1:80"}, errno.EINVAL, "::ffff:127.0.0.1:80"),
+    ({"addr": "::%lo"}, errno.EINVAL, "::%lo"),
+    ({"addr": "::1%garbage"}, errno.EINVAL, "::1%garbage"),
+    ({"addr": "::1%"}, errno.EINVAL, "::1%"),
+    ({"addr": "[::1]"}, errno.EINVAL, "[::1]"),
     ({"addr": "fe80::1%nodev"}, errno.EINVAL, "fe80::1%nodev"),
     ({"addr": "fe80::1"}, errno.EINVAL, "fe80::1"),  # of which interface it does not say
     ({"addr": "192.0.2.1"}, errno.EADDRNOTAVAIL, "192.0.2.1"),

@@ -4,6 +4,7 @@
 import errno
 import random
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -52,9 +53,11 @@ def test_max_conns_and_clients_one_after_the_other(load):
     for i in range(scaled(200, 4)):
         with connect() as s:
             assert alive(s)
-            if i % 2:  # of each two one waits for the server's FIN
+            if i % 3 == 1:  # of each three one waits for the server's FIN
                 s.shutdown(socket.SHUT_WR)
                 assert s.recv(1) == b""
+            elif i % 3 == 2:  # and one goes by RST
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stats = kecho.stats()
     assert stats["rejected"] == 0 and stats["accepted"] == i + 1, stats
 

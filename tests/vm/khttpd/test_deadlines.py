@@ -3,6 +3,8 @@
 
 import contextlib
 import socket
+import struct
+import threading
 import time
 
 import pytest
@@ -186,10 +188,46 @@ def test_unread_in_the_send_buffer(load):
     assert timeouts(khttpd) == {"response": 1}
 
 
-def test_asking_on_gains_no_time(load):
-    """Nor does it for who asks again and again: TCP itself gives up on a client that acknowledges nothing."""
+@contextlib.contextmanager
+def unreachable(port):
+    """Behind each segment of the client at that port a router tells the server that it cannot reach the client."""
+    sent = []
+    done = threading.Event()
+
+    def route(wire, router):
+        while not done.is_set():
+            with contextlib.suppress(TimeoutError):
+                packet = wire.recv(2000)
+                if packet[9] != socket.IPPROTO_TCP or struct.unpack("!HH", packet[20:24]) != (port, HTTP_PORT):
+                    continue
+                # In it the head of what the server had sent, up to its sequence number.
+                inner = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 60, 0, 0, 64, socket.IPPROTO_TCP, 0, packet[16:20], packet[12:16])
+                inner += packet[22:24] + packet[20:22] + packet[28:32] + bytes(12)
+                message = struct.pack("!BBHI", 3, 1, 0, 0) + inner
+                total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+                total = (total & 0xffff) + (total >> 16)
+                total = (total & 0xffff) + (total >> 16)
+                sent.append(router.sendto(message[:2] + struct.pack("!H", total ^ 0xffff) + message[4:], ("127.0.0.1", 0)))
+
+    with socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x800)) as wire, \
+         socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP) as router:
+        wire.bind(("lo", 0x800))
+        wire.settimeout(0.1)
+        thread = threading.Thread(target=route, args=(wire, router))
+        thread.start()
+        yield sent
+        done.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("icmp", [False, True], ids=["silence", "unreachable"])
+def test_asking_on_gains_no_time(load, icmp):
+    """Nor does it for who asks again and again: TCP itself gives up on a client that acknowledges nothing. Whatever ICMP has
+    told meanwhile, it is a time-out."""
     khttpd = load("khttpd", request_timeout=2, keepalive_timeout=30)
-    with shut(HTTP_PORT, GET * 60) as s:
+    with contextlib.ExitStack() as stack:
+        s = stack.enter_context(shut(HTTP_PORT, GET * 60))
+        sent = stack.enter_context(unreachable(s.getsockname()[1])) if icmp else None
         khttpd.wait("requests", 60)
         began = time.monotonic()
         with contextlib.suppress(ConnectionError):
@@ -198,6 +236,7 @@ def test_asking_on_gains_no_time(load):
                 time.sleep(0.5)
         khttpd.wait("active", 0)
         within(began, 2, 9)
+        assert not icmp or sent
     assert timeouts(khttpd) == {"response": 1}
     assert khttpd.stat("errors") == 0
 
@@ -506,8 +545,11 @@ def test_max_conns_per_ip_and_clients_one_after_the_other(load):
     khttpd = load("khttpd", max_conns_per_ip=1)
     for i in range(scaled(200, 4)):
         with client() as s:
-            if i % 2:  # of each two one is closed by the server first
+            if i % 3 == 1:  # of each three one is closed by the server first
                 ask(s)
+            elif i % 3 == 2:  # and one goes by RST
+                ask(s)
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             else:
                 assert ask(s, b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").closes() and drain(s) == b""
     stats = khttpd.stats()

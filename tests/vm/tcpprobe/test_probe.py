@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, scaled, sh
+from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, scaled, sh, sysctl
 from records import (DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, parse, samples)
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
@@ -55,6 +55,37 @@ def test_a_conversation(probe, host):
     times = [line.time for line in lines]
     assert times == sorted(times) and times[0] >= 0
     assert samples()["taken"] == samples()["read"] and samples()["missed"] <= 2
+
+
+def test_lines_that_nobody_read_to_their_end_are_discarded(probe):
+    """Of a reader that closes, whatever is left in its buffer: what is counted as read are the whole lines that somebody has."""
+    probe()
+    with Trace() as other:
+        fd = os.open(FILE, os.O_RDONLY)
+        try:
+            with Connection() as c:
+                for _ in range(20):
+                    c.send(b"q" * 100)
+            time.sleep(0.3)
+            said = b"".join(os.read(fd, size) for size in (100, 900, 7))
+        finally:
+            os.close(fd)
+        lines = said[:said.rindex(b"\n") + 1].splitlines() + other.text().encode().splitlines()
+        counted = samples()
+        assert counted["read"] == sum(line[:1] != b"#" for line in lines)
+        assert counted["discarded"] > 0 and counted["taken"] == counted["read"] + counted["lost"] + counted["discarded"]
+
+
+def test_the_flags_of_a_syn(probe):
+    """ECE and CWR of RFC 3168; and AE where the kernel negotiates AccECN (RFC 9768), which takes a third digit."""
+    accurate = int(os.uname().release.split(".")[0]) >= 7
+    probe()
+    with sysctl(ipv4__tcp_ecn=3 if accurate else 1), Trace() as trace:
+        with Connection() as c:
+            c.send(b"x")
+        time.sleep(0.3)
+        lines, _ = trace.lines()
+    assert {line.flags for line in lines if line.sport == c.local and line.flags & 2 and line.type == SEND} == {0x1c2 if accurate else 0xc2}
 
 
 def test_variables_are_those_of_tcp_info(probe):
