@@ -79,7 +79,7 @@ static void detach(struct ksrv_conn *conn, struct sock *sk)
 }
 
 /*
- * Return: the connection, or an ERR_PTR(): -EUSERS for too many, -EAGAIN if some of them have ended,
+ * Return: the connection, or an ERR_PTR(): -EUSERS for too many, -EAGAIN if some have ended,
  * -ENOMEM.
  */
 static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock)

@@ -125,7 +125,7 @@ static int accept_worker(void *data)
 
 /*
  * Whether @ss is what all of @addr says: inet_pton_with_scope() makes no use of a port behind an
- * address, nor of a scope behind one that takes none, and what is asked for would be served to more.
+ * address, nor of a scope behind one that takes none, and more would be served than was asked for.
  */
 static bool is_all(const char *addr, const struct sockaddr_storage *ss)
 {

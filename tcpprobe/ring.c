@@ -175,7 +175,7 @@ static u64 ring_tell_lost(struct ring *ring, u64 lost)
 	return untold;
 }
 
-/* The ring whose next record is the oldest, or NULL. @lost: plus what nothing marks the place of. */
+/* The ring whose next record is the oldest, or NULL. @lost: plus what no record marks. */
 static struct ring *rings_oldest(struct rings *rings, u64 *lost)
 {
 	const struct probe_record *next, *first = NULL, *before;
