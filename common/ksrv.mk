@@ -5,7 +5,8 @@
 # in two modules would carry both their names.
 
 ccflags-y += -I$(src)/../common -include $(src)/../common/pr_fmt.h
-ccflags-$(TEST_HOOKS) += -DTEST_HOOKS
+# What is on a stack is filled, where the kernel's own options would clear it: a byte that leaves unwritten is then told by it.
+ccflags-$(TEST_HOOKS) += -DTEST_HOOKS $(call cc-option,-ftrivial-auto-var-init=pattern)
 
 ksrv-y := $(patsubst $(src)/../common/%.c,%.o,$(sort $(wildcard $(src)/../common/ksrv_*.c)))
 

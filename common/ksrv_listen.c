@@ -138,7 +138,9 @@ static bool is_all(const char *addr, const struct sockaddr_storage *ss)
 		return !strcmp(addr, text);
 	}
 	in6_pton(addr, -1, in6.s6_addr, '%', &end);
-	return !*end || (*end == '%' && ipv6_addr_type(&in6) & IPV6_ADDR_LINKLOCAL);
+	/* Of a scope it reads so many characters. */
+	return !*end || (*end == '%' && ipv6_addr_type(&in6) & IPV6_ADDR_LINKLOCAL &&
+			 strlen(end + 1) < IFNAMSIZ);
 }
 
 /* Parses addr= and port= into @ss. */

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """What the measurements share: where things are, the servers, the client, and how a table is written."""
 
+import atexit
 import contextlib
 import csv
 import json
@@ -12,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -26,7 +28,14 @@ NATIVE = bool(os.environ.get("NATIVE"))  # on hardware, as far as can be known: 
 NAME = Path(sys.argv[0]).stem + ("" if INSTRUCTIONS else "-real")
 IDLE_MAX = 0.005  # a row with a larger share of idle time is refused: see echo.py
 REPEATS = 1 if INSTRUCTIONS else 5  # real time is noise
-TOOLS = Path("/dev/shm/tools")  # what is timed does not come over the wire from the host
+# What is timed does not come over the wire from the host. In /dev/shm of a machine with other users somebody might have been there.
+TOOLS = Path(tempfile.mkdtemp(dir="/dev/shm", prefix="knet-tools.") if NATIVE else "/dev/shm/tools")
+if NATIVE:
+    atexit.register(shutil.rmtree, TOOLS, ignore_errors=True)
+
+
+class NoServer(RuntimeError):
+    """A server that does not come to serve, and why."""
 
 
 def bring(*programs):
@@ -74,21 +83,24 @@ class EchoServer:
         if self.program:
             with subprocess.Popen([*pinned("server"), TOOLS / self.program, "-p", str(self.port), "-b", str(BACKLOG), *self.options]) as process:
                 try:
-                    self.wait()
+                    self.wait(process)
                     yield process
                 finally:
                     process.terminate()
         else:
             folder = KO_DIR if self.ours else PEERS_DIR
             params = {"port": self.port, "backlog": BACKLOG, **self.params}
-            subprocess.run(["insmod", folder / f"{self.module}.ko", *[f"{k}={v}" for k, v in params.items()]], check=True)
+            done = subprocess.run(["insmod", folder / f"{self.module}.ko", *[f"{k}={v}" for k, v in params.items()]], check=False, text=True,
+                                  stderr=subprocess.PIPE)
+            if done.returncode:
+                raise NoServer(f"does not load: {done.stderr.strip()}")
             try:
                 self.wait()
                 yield None
             finally:
                 subprocess.run(["rmmod", self.module], check=True)
 
-    def wait(self):
+    def wait(self, process=None):
         """Until it answers."""
         end = time.monotonic() + 30
         while True:
@@ -96,7 +108,10 @@ class EchoServer:
                 s.sendall(b"?")
                 if s.recv(1) == b"?":
                     return
-            assert time.monotonic() < end, f"{self.name} does not answer"
+            if process and process.poll() is not None:
+                raise NoServer(f"ended with status {process.returncode} instead of serving")
+            if time.monotonic() > end:
+                raise NoServer("does not answer")
             time.sleep(0.05)
 
 
@@ -119,10 +134,12 @@ if "SERVERS" in os.environ:  # only some, by name, a semicolon between
     ECHO_SERVERS = [s for s in ECHO_SERVERS if s.name in os.environ["SERVERS"].split(";")]
 
 
-NGINX = """
+NGINX = f"""
 worker_processes 1;
+worker_rlimit_nofile 65536;
 error_log /dev/null;
-pid /dev/shm/tools/nginx.pid;
+pid {TOOLS}/nginx.pid;
+""" + """
 events { worker_connections 8192; }
 http {
 	access_log off;
@@ -217,7 +234,7 @@ def write(rows, table, about, timed=True):
         writer.writeheader()
         writer.writerows(rows)
     unit = "1 ns = 1 instruction" if INSTRUCTIONS else "real time, noisy"
-    caption = (f"Linux {platform.release()}, {os.cpu_count()} CPU, {os.environ.get('QEMU', 'no QEMU')}, {unit}; {os.environ.get('HOST_CPU', '')}; "
+    caption = (f"Linux {platform.release()}, {os.cpu_count()} CPU, {os.environ.get('QEMU', 'no QEMU')}{', ' + unit if timed else ''}; {os.environ.get('HOST_CPU', '')}; "
                f"commit {os.environ.get('COMMIT', '?')}; {os.environ.get('BENCH_COMMAND', '?')}.")
     if INSTRUCTIONS and timed:
         about += " Fewer instructions is all this says: no hardware was measured."

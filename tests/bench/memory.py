@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from lib import ECHO_SERVERS, QUICK, TOOLS, baseline, bring, khttpd, nginx, write
+from lib import ECHO_SERVERS, QUICK, TOOLS, NoServer, baseline, bring, khttpd, nginx, write
 
 COUNT = 1000 if QUICK else 5000
 PAGE = 4096
@@ -23,7 +23,7 @@ port, count = map(int, sys.argv[1:])
 resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100,) * 2)
 held = []
 for _ in range(count):
-    s = socket.create_connection(("127.0.0.1", port))
+    s = socket.create_connection(("127.0.0.1", port), 60)
     s.sendall(b"GET / HTTP/1.1\\r\\nHost: a\\r\\n\\r\\n")
     answer = b""
     while not answer.endswith(b"Hello World!"):
@@ -106,12 +106,15 @@ def main():
     # No old ones of one server may go while those of the next are counted.
     Path("/proc/sys/net/ipv4/tcp_max_tw_buckets").write_text("0")
     bring("bench", "user-http-server", *[server.program for server in ECHO_SERVERS if server.program])
-    echoes = []
+    echoes, missing = [], []
     for server in ECHO_SERVERS:
         if server.name.startswith("kecho worker") or server.connects:
             continue  # holds what kecho holds, or what it does by its other name
-        with server.serving() as process:
-            echoes.append(measure(server.name, server.port, held_echoes, process and process.pid))
+        try:
+            with server.serving() as process:
+                echoes.append(measure(server.name, server.port, held_echoes, process and process.pid))
+        except NoServer as why:
+            missing.append(f"{server.name}: {why}")
     requests = []
     for name, (port, serving) in HTTP_SERVERS.items():
         with serving() as pid:
@@ -123,8 +126,10 @@ def main():
         lines += ["| " + " | ".join(rows[0]) + " |", "|---|" + "---:|" * (len(rows[0]) - 1)]
         lines += ["| " + " | ".join(str(value) for value in row.values()) + " |" for row in rows] + [""]
     write(echoes + requests, lines, f"Bytes an idle connection, of {COUNT} that were answered once and stay: 64 bytes echoed, or a page asked for. The "
-          "client's socket and file are in it, the same in each row. io_uring's pool of buffers, 256 MiB, is there before.", timed=False)
+          "client's socket and file are in it, the same in each row. io_uring's pool of buffers, 256 MiB, is there before."
+          + "".join(f" Not measured: {why}." for why in missing), timed=False)
+    return len(missing)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main() != 0)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * drop_lines - a libFuzzer target: the lines of drop_tcp_sock are the same for any cut of a stream,
- * a pair names the socket that it describes and no other, and what is shown of a line is printable.
+ * what a line asks for is the sockets that it describes and no others, bit for bit, and what is shown
+ * of a line is printable.
  * The first byte of the input chooses the cuts.
  */
 #include <stdint.h>
@@ -30,24 +31,44 @@ static void check_escape(const struct drop_text *line)
 			abort();
 }
 
-static void check_pair(const struct drop_selector *sel)
+/* Of an end: each bit that it names counts, and none of the others. */
+static void check_end(const struct drop_selector *sel, struct drop_tuple *tuple,
+		      const struct drop_end *end, u8 addr[16], u16 *port)
+{
+	unsigned int bit;
+
+	for (bit = 0; bit < 128; bit++) {
+		addr[bit / 8] ^= 0x80 >> bit % 8;
+		if (drop_matches(sel, tuple) != (!end->family || bit >= end->prefix))
+			abort();
+		addr[bit / 8] ^= 0x80 >> bit % 8;
+	}
+	for (bit = 0; bit < 16; bit++) {
+		*port ^= 1 << bit;
+		if (drop_matches(sel, tuple) != end->any_port)
+			abort();
+		*port ^= 1 << bit;
+	}
+}
+
+static void check_matches(const struct drop_selector *sel)
 {
 	struct drop_tuple tuple = {
 		.local_port = sel->local.port,
 		.remote_port = sel->remote.port,
-		.family = sel->local.family,
+		.family = sel->local.family ? sel->local.family : sel->remote.family,
 	};
 
+	if (!tuple.family)
+		tuple.family = 4;
 	memcpy(tuple.local, sel->local.addr, 16);
 	memcpy(tuple.remote, sel->remote.addr, 16);
 	if (!drop_matches(sel, &tuple))
 		abort();
-	tuple.local_port ^= 1;
-	if (drop_matches(sel, &tuple))
-		abort();
-	tuple.local_port ^= 1;
-	tuple.remote[15] ^= 1;
-	if (drop_matches(sel, &tuple))
+	check_end(sel, &tuple, &sel->local, tuple.local, &tuple.local_port);
+	check_end(sel, &tuple, &sel->remote, tuple.remote, &tuple.remote_port);
+	tuple.family = 10 - tuple.family;
+	if (drop_matches(sel, &tuple) != (!sel->local.family && !sel->remote.family))
 		abort();
 }
 
@@ -67,8 +88,7 @@ static uint64_t one(uint64_t sum, const struct drop_text *line)
 	if (sel.local.prefix > 128 || sel.remote.prefix > 128 || !sel.states ||
 	    sel.states >> DROP_STATES)
 		abort();
-	if (drop_is_pair(&sel))
-		check_pair(&sel);
+	check_matches(&sel);
 	return mix(sum, &sel.states, sizeof(sel.states));
 }
 

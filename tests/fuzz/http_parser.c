@@ -9,7 +9,7 @@
 #include "http.h"
 
 struct outcome {
-	u64 requests; /* a sum over what each was and where it ended */
+	u64 requests; /* a sum over what each was, where its head and it ended, and what it is to be told */
 	size_t offset;
 	u16 status;
 	bool begun, in_body; /* a request has, and is, where it ends */
@@ -31,8 +31,9 @@ static struct outcome parse(const struct http_limits *limits, const char *data, 
 		at += taken;
 		if (p.body > limits->body || p.fields > limits->fields || p.head > limits->header)
 			abort();
-		if (event == HTTP_DONE)
-			out.requests = out.requests * 31 + at * 7 + p.method + http_keeps(&p);
+		if (event == HTTP_DONE || event == HTTP_BODY)
+			out.requests = out.requests * 31 + at * 7 + p.method + http_keeps(&p) +
+				       p.minor * 3 + (p.flags & HTTP_F_EXPECT) + event * 11;
 		if (event == HTTP_ERROR) {
 			if (p.status < 400 || p.status > 505)
 				abort();

@@ -96,6 +96,7 @@ def test_load_message(load, klog):
     ({"addr": "::%lo"}, errno.EINVAL, "::%lo"),
     ({"addr": "::1%garbage"}, errno.EINVAL, "::1%garbage"),
     ({"addr": "::1%"}, errno.EINVAL, "::1%"),
+    ({"addr": "fe80::1%0000000000000012"}, errno.EINVAL, "fe80::1%0000000000000012"),
     ({"addr": "[::1]"}, errno.EINVAL, "[::1]"),
     ({"addr": "fe80::1%nodev"}, errno.EINVAL, "fe80::1%nodev"),
     ({"addr": "fe80::1"}, errno.EINVAL, "fe80::1"),  # of which interface it does not say

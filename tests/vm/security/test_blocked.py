@@ -14,6 +14,8 @@ from lib import KO_DIR, insmod, ip, loaded, network_namespace, rmmod, sh
 
 SECONDS = 60  # what waits for the caller does so for ever
 FILES = {"kecho": "/proc/net/stat/kecho", "khttpd": "/proc/net/stat/khttpd", "drop_tcp_sock": "/proc/net/drop_tcp_sock"}
+# tcpprobe's are in the initial namespace alone.
+PROBE = "/proc/net/stat/tcpprobe_plus"
 # In the namespace that it is given, reads FILE, or writes to it, from a page that is never there.
 KEPT = """
 import ctypes, fcntl, mmap, os, struct, sys
@@ -41,7 +43,7 @@ print("not kept", flush=True)
 @contextlib.contextmanager
 def kept(module, netns=""):
     """Somebody who is in a call on the module's file."""
-    with subprocess.Popen([sys.executable, "-c", KEPT, FILES[module], netns], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([sys.executable, "-c", KEPT, FILES.get(module, PROBE), netns], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "now\n"
             until(lambda: "userfault" in sh("cat", f"/proc/{process.pid}/wchan").stdout, "not in the call")
@@ -89,7 +91,7 @@ def there(device):
     return sh("ip", "link", "show", device, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", FILES)
+@pytest.mark.parametrize("module", [*FILES, "tcpprobe"])
 def test_namespaces_are_made_while_unloading_waits(module):
     """Of the namespaces' own operations none waits for the caller: rmmod does, before."""
     insmod(KO_DIR / f"{module}.ko")

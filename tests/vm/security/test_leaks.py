@@ -2,7 +2,7 @@
 """Proves that no byte of the kernel's memory leaves by the modules: nothing uninitialised or freed, no address.
 
 The guest's allocators fill what they hand out and take back: with 0x5a what nobody has written yet, with 0x6b what was
-freed, with 0xaa a whole page that nobody has. All that the modules send, show and log is searched for both, and for what looks like an address.
+freed, with 0xaa a whole page that nobody has; and the modules are built so that their stacks are filled with 0xfe. All that the modules send, show and log is searched for both, and for what looks like an address.
 """
 
 import contextlib
@@ -15,12 +15,12 @@ import threading
 from pathlib import Path
 
 import pytest
-from lib import HTTP_PORT, KO_DIR, MODULES, PORT, Capture, KernelLog, connect, insmod, receive, receive_all, settings, statistics_file
+from lib import HOOKS_DIR, HTTP_PORT, MODULES, PORT, Capture, KernelLog, connect, insmod, receive, receive_all, settings, statistics_file
 
 pytestmark = pytest.mark.boot(append="slub_debug=P page_poison=1 init_on_alloc=0 init_on_free=0")
 
 # Text of the poison, and numbers of four and eight bytes of it.
-LETTERS = b"Zk\xaa"
+LETTERS = b"Zk\xaa\xfe"
 POISON = [bytes([b] * 4) for b in LETTERS] + [str(int.from_bytes(bytes([b] * n), "little")).encode() for b in LETTERS for n in (4, 8)] + \
          [b"\\x%02x" % b * 2 for b in LETTERS]
 ADDRESS = re.compile(rb"ffff[89a-f][0-9a-f]{11}|\b184467[34]\d{14}\b")
@@ -36,7 +36,7 @@ def everything(unloaded):
     assert Path("/sys/kernel/slab/kmalloc-64/poison").read_text() == "1\n"
     assert " page_poison=1 " in Path("/proc/cmdline").read_text()
     for module in MODULES:
-        insmod(KO_DIR / f"{module}.ko")
+        insmod(HOOKS_DIR / f"{module}.ko")
 
 
 def clean(rng, n):
