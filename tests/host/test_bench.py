@@ -61,13 +61,37 @@ def test_echo_where_a_rival_wins_comes_first(tmp_path):
             row("kecho", 1 << 20, 2048, 0, "idle 14.1%"), row("epoll", 1 << 20, 2048, 7)]
     text, figures, refused = report(tmp_path, "echo", rows, SERVERS="kecho;epoll;sockmap", ONLY="64 B, 1;64 B, 32;1 MiB, 2048")
     lost, won = text.index("Where a rival needs less"), text.index("Where kecho needs less")
-    assert lost < text.index("| 64 B | 32 | 100 | 90 | refused | 0.90 (epoll) | 1.2 |") < won
+    assert lost < text.index("| 64 B | 32 | 100 | 90 | refused | 0.90 (epoll, of those not refused) | 1.2 |") < won
     assert lost < text.index("| 1 MiB | 2048 | refused | 7 |") < won < text.index("| 64 B | 1 | 100 | 150 | 130 | 1.30 (sockmap) | 1.35 |")
     assert "- sockmap, 64 B, 32 connections: idle 3.0%" in text and "no hardware was measured" in text
     assert refused == 0  # every server idles there
     assert {(f["server"], f["connections"]) for f in figures if f["refused"]} == {("sockmap", "32"), ("kecho", "2048")}
     rows = [row("kecho", 64, 1, 0, "idle 1.0%")]
     assert report(tmp_path, "echo", rows, SERVERS="kecho", ONLY="64 B, 1")[2] == 1
+
+
+def test_a_rival_that_does_not_start(tmp_path):
+    """Its rows say why, the others' are measured, and it is told."""
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\nexit 3\n")
+    broken.chmod(0o755)
+    program = f"""
+import pathlib, sys
+sys.argv[0] = 'echo.py'
+sys.path.insert(0, '{BENCH}')
+import lib, echo
+lib.TOOLS = pathlib.Path('{tmp_path}')
+echo.ECHO_SERVERS = [lib.EchoServer('kecho', '', 1, 'none'), lib.EchoServer('broken', '', 2, 'broken')]
+echo.ECHO_SERVERS[0].serving = lib.contextlib.nullcontext
+echo.bring = lambda *_: None
+echo.measure = lambda server, size, connections: dict(server=server.name, bytes=size, connections=connections, refused='', ns_per_message=[7.0])
+sys.exit(echo.main())
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=False, text=True, capture_output=True,
+                          env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real", "ONLY": "64 B, 1"})
+    assert done.returncode == 1, done.stderr
+    text = (tmp_path / "echo-real.md").read_text()
+    assert "- broken, 64 B, 1 connections: ended with status 3 instead of serving" in text and "| 64 B | 1 | 7 | refused |" in text
 
 
 def test_http_where_a_rival_wins_comes_first(tmp_path):
