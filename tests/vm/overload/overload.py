@@ -90,6 +90,12 @@ class Others:
 
 
 @contextlib.contextmanager
+def netstat(name):
+    """A counter of /proc/net/netstat."""
+    names, values = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2])
+    return int(values[names.index(name)])
+
+
 def others_are_served(what):
     """While this is open somebody else is served; yields Others."""
     with contextlib.ExitStack() as stack:

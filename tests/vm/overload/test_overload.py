@@ -6,19 +6,12 @@ import contextlib
 import select
 import socket
 import time
-from pathlib import Path
 
 import pytest
 from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, scaled, sh, shut, sysctl
-from overload import GET, URL, exchange, kernel_memory, others_are_served, served, swallow, syn_flood, tcp_limit
+from overload import GET, URL, exchange, kernel_memory, netstat, others_are_served, served, swallow, syn_flood, tcp_limit
 
 pytestmark = pytest.mark.boot(minutes=4)
-
-
-def netstat(name):
-    """A counter of /proc/net/netstat."""
-    names, values = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2])
-    return int(values[names.index(name)])
 
 
 # The modes are one until a connection has sent its first byte.
