@@ -89,13 +89,13 @@ class Others:
         assert most < (50 if DEBUG else 20)  # the machine did not stand still; three lost SYNs take seven seconds
 
 
-@contextlib.contextmanager
 def netstat(name):
     """A counter of /proc/net/netstat."""
     names, values = (line.split() for line in Path("/proc/net/netstat").read_text().splitlines()[:2])
     return int(values[names.index(name)])
 
 
+@contextlib.contextmanager
 def others_are_served(what):
     """While this is open somebody else is served; yields Others."""
     with contextlib.ExitStack() as stack:
