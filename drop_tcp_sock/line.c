@@ -152,8 +152,19 @@ static bool is_plain(struct span text)
 	return true;
 }
 
+/* The same of four numbers, by how many digits they take. */
+static bool is_plain_ipv4(struct span text, const u8 octets[4])
+{
+	size_t i, len = 3;
+
+	for (i = 0; i < 4; i++)
+		len += 1 + (octets[i] > 9) + (octets[i] > 99);
+	return text.len == len;
+}
+
 static const char *read_address(struct span text, struct drop_end *end)
 {
+	static const char zeros[] = "superfluous zeros in an address";
 	const char *stop;
 
 	if (is_star(text))
@@ -162,17 +173,19 @@ static const char *read_address(struct span text, struct drop_end *end)
 		if (!in6_pton(text.s, text.len, end->addr, '\0', &stop) ||
 		    stop != text.s + text.len)
 			return "not an IPv6 address";
+		if (!is_plain(text))
+			return zeros;
 		end->family = is_mapped(end->addr) ? 4 : 6;
 	} else {
 		if (!in4_pton(text.s, text.len, end->addr + 12, '\0', &stop) ||
 		    stop != text.s + text.len)
 			return "not an IPv4 address";
+		if (!is_plain_ipv4(text, end->addr + 12))
+			return zeros;
 		end->addr[10] = 0xff;
 		end->addr[11] = 0xff;
 		end->family = 4;
 	}
-	if (!is_plain(text))
-		return "superfluous zeros in an address";
 	end->prefix = 128;
 	return NULL;
 }
