@@ -56,9 +56,9 @@ modules: $(out)/$(built) ## build the modules (KERNEL=6.1 for a kernel of vm/ker
 
 hooks: $(out)+hooks/$(built) build/tests/wire ## build them with the test hooks, and the tests' own modules and programs
 
-build/tests/wire: $(wildcard tests/wire/*)
+build/tests/wire: $(wildcard tests/wire/* khttpd/http*) common/pure.h
 	@mkdir -p build/tests
-	@$(CC) -O2 -g -std=gnu11 -Wall -Wextra -D_GNU_SOURCE -o $@ $(filter %.c,$^)
+	@$(CC) -O2 -g -std=gnu11 -Wall -Wextra -D_GNU_SOURCE -Ikhttpd -Icommon -o $@ $(filter %.c,$^)
 
 # The servers in user space that ours are measured against; only "make bench" needs their libraries.
 peers := $(patsubst tests/peers/%.c,build/peers/%,$(wildcard tests/peers/*.c))

@@ -8,6 +8,7 @@
 #include <net/ipv6.h>
 #include <net/tcp.h>
 
+#include "address.h"
 #include "ksrv_impl.h"
 
 /*
@@ -126,6 +127,7 @@ static int accept_worker(void *data)
 /*
  * Whether @ss is what all of @addr says: inet_pton_with_scope() makes no use of a port behind an
  * address, nor of a scope behind one that takes none, and more would be served than was asked for.
+ * It also takes zeros that others do not.
  */
 static bool is_all(const char *addr, const struct sockaddr_storage *ss)
 {
@@ -138,6 +140,8 @@ static bool is_all(const char *addr, const struct sockaddr_storage *ss)
 		return !strcmp(addr, text);
 	}
 	in6_pton(addr, -1, in6.s6_addr, '%', &end);
+	if (!address_is_plain(addr, end - addr))
+		return false;
 	/* Of a scope it reads so many characters. */
 	return !*end || (*end == '%' && ipv6_addr_type(&in6) & IPV6_ADDR_LINKLOCAL &&
 			 strlen(end + 1) < IFNAMSIZ);

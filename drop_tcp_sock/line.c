@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
+#include "address.h"
 #include "line.h"
 
 /* --- cutting --- */
@@ -128,31 +129,7 @@ static bool is_mapped(const u8 addr[16])
 	return !memcmp(addr, mapped, sizeof(mapped));
 }
 
-/*
- * False where the kernel's readers of addresses take a spelling that others refuse, or read as
- * octal: "010" for ten, and zeros without end in front of a group.
- */
-static bool is_plain(struct span text)
-{
-	char c, first = 0, before = 0;
-	size_t i, run = 0;
-
-	for (i = 0; i <= text.len; i++) {
-		c = i < text.len ? text.s[i] : 0;
-		if (c && c != ':' && c != '.') {
-			if (!run++)
-				first = c;
-			continue;
-		}
-		if (run > 4 || (run > 1 && first == '0' && (c == '.' || before == '.')))
-			return false;
-		before = c;
-		run = 0;
-	}
-	return true;
-}
-
-/* The same of four numbers, by how many digits they take. */
+/* address_is_plain() of four numbers, by how many digits they take. */
 static bool is_plain_ipv4(struct span text, const u8 octets[4])
 {
 	size_t i, len = 3;
@@ -173,7 +150,7 @@ static const char *read_address(struct span text, struct drop_end *end)
 		if (!in6_pton(text.s, text.len, end->addr, '\0', &stop) ||
 		    stop != text.s + text.len)
 			return "not an IPv6 address";
-		if (!is_plain(text))
+		if (!address_is_plain(text.s, text.len))
 			return zeros;
 		end->family = is_mapped(end->addr) ? 4 : 6;
 	} else {

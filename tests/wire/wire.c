@@ -2,14 +2,16 @@
 /*
  * wire - a TCP client of its own on a TUN device, which speaks to a server of the kernel as nobody
  * should: segments cut anywhere, sent twice, early, overlapping, in fragments; junk out of window,
- * with a wrong checksum, with an ACK of what was never sent; windows of a byte; resets that miss.
+ * with a wrong checksum, with an ACK of what was never sent; windows of a byte; resets that miss. Large
+ * segments come in pages, as from a network card.
  *
  * Usage: wire [-s SEED] [-f FIRST] [-n CASES] [-c AT_ONCE] DEVICE echo|http PORT
  *
- * The device is up, has 10.7.0.1/16 and fd07::1/64. What a case says and how it ends follows from
- * SEED and its number; how it is cut and what comes between, also from when answers come. Of an echo server every byte that comes has to be the one sent; of an HTTP server every
- * answer has to parse, and to requests that are sound there have to be as many answers. Prints one
- * line of JSON. Exit status 0; 1 if a case failed, which is told on stderr with its last segments.
+ * The device is up, has 10.7.0.1/16, fd07::1/64 and an MTU of 9000. What a case says and how it ends
+ * follows from SEED and its number; how it is cut and what comes between, also from when answers
+ * come. Of an echo server every byte that comes has to be the one sent; an HTTP server has to give
+ * the answers that khttpd's parser, in user space, foresees. Prints one line of JSON. Exit status 0;
+ * 1 if a case failed, which is told on stderr with its last segments.
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -17,6 +19,7 @@
 #include <fcntl.h>
 #include <linux/if.h>
 #include <linux/if_tun.h>
+#include <linux/virtio_net.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -25,6 +28,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -34,6 +38,9 @@
 #define PORT_FIRST 1024
 #define PORTS 64000
 #define HISTORY 40
+#define MTU 9000
+#define MSS (MTU - 60)
+#define MSS_USUAL 1400
 #define RTO_MS 400
 #define STUCK_MS 60000
 
@@ -75,6 +82,7 @@ struct peer {
 	uint32_t iss, irs;
 	uint8_t scale; /* of the server's windows */
 	bool offers_scale;
+	bool large; /* sends segments of up to MSS */
 	uint16_t mss; /* that we announce */
 	uint32_t una, nxt, max; /* offsets into stream; FIN is the byte behind it */
 	uint32_t window; /* the server's */
@@ -101,7 +109,7 @@ static uint16_t server_port;
 static bool http;
 static uint64_t seed = 1;
 static unsigned long failures, ended, sent_segments, got_segments, fragmented, tricks[TRICKS],
-	ends[4], answers;
+	ends[4], answers, bad_sums;
 static uint16_t next_port;
 
 static uint64_t now_ms(void)
@@ -165,6 +173,7 @@ static void forget(struct peer *p)
 	by_port[p->port] = NULL;
 	free(p->stream);
 	p->stream = NULL;
+	wire_forget(&p->http);
 	p->state = FREE;
 	ended++;
 }
@@ -192,11 +201,18 @@ static void fail(struct peer *p, const char *format, ...)
 	forget(p);
 }
 
-static void emit(const uint8_t *packet, size_t len)
+/*
+ * The first @linear bytes are to be where a buffer's head is, and the rest in pages, which the
+ * kernel only does with a packet larger than one.
+ */
+static void emit(const uint8_t *packet, size_t len, size_t linear)
 {
+	struct virtio_net_hdr head = { .hdr_len = linear < len ? linear : 0 };
+	struct iovec parts[] = { { &head, sizeof(head) }, { (void *)packet, len } };
+
 	sent_segments++;
 	/* Full: as lost on the way. */
-	if (write(tun, packet, len) < 0 && errno != EAGAIN && errno != ENOBUFS)
+	if (writev(tun, parts, 2) < 0 && errno != EAGAIN && errno != ENOBUFS)
 		err(1, "cannot write to the device");
 }
 
@@ -204,7 +220,7 @@ static void emit(const uint8_t *packet, size_t len)
 static void emit_fragments(struct peer *p, const uint8_t *packet, size_t len)
 {
 	size_t body = len - 20, off = 0, n;
-	uint8_t part[1600];
+	uint8_t part[MTU];
 
 	fragmented++;
 	while (off < body) {
@@ -217,7 +233,7 @@ static void emit_fragments(struct peer *p, const uint8_t *packet, size_t len)
 		put16(part + 6, (off >> 3) | (off + n < body ? 0x2000 : 0));
 		put16(part + 10, 0);
 		put16(part + 10, fold(sum16(part, 20, 0)));
-		emit(part, 20 + n);
+		emit(part, 20 + n, rnd(p, 200));
 		off += n;
 	}
 }
@@ -235,7 +251,7 @@ static void transmit(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, 
 		     size_t len, const struct special *sp)
 {
 	static const struct special plain;
-	uint8_t packet[1600] = {}, *tcp = packet + (p->v6 ? 40 : 20);
+	uint8_t packet[MTU] = {}, *tcp = packet + (p->v6 ? 40 : 20);
 	uint32_t window = p->own_window > 65535 ? 65535 : p->own_window;
 	size_t head, total;
 	uint32_t sum;
@@ -282,7 +298,8 @@ static void transmit(struct peer *p, uint8_t flags, uint32_t seq, uint32_t ack, 
 	if (sp->may_fragment && !p->v6 && total > 24)
 		emit_fragments(p, packet, 20 + total);
 	else
-		emit(packet, (p->v6 ? 40 : 20) + total);
+		emit(packet, (p->v6 ? 40 : 20) + total,
+		     rnd(p, 4) ? tcp + head - packet : rnd(p, 200));
 }
 
 static void send_ack(struct peer *p)
@@ -333,9 +350,13 @@ static void begin(struct peer *p, unsigned long number)
 		memcpy(p->addr, (uint8_t[]){ 10, 7, 1 + n / 250 % 250, 1 + n % 250 }, 4);
 	}
 	p->iss = rnd(p, 3) ? wire_random(&p->rng) : -1 - rnd(p, 3000);
-	p->mss = rnd(p, 4) ? 1460 : 64 + rnd(p, 1396);
+	p->mss = rnd(p, 4) ? 1460 : 64 + rnd(p, MSS - 64);
 	p->offers_scale = rnd(p, 2);
-	p->len = rnd(p, 10) ? rnd(p, 3000) : rnd(p, 60000);
+	p->large = rnd(p, 5) == 0;
+	if (p->large)
+		p->len = rnd(p, 200000);
+	else
+		p->len = rnd(p, 10) ? rnd(p, 3000) : rnd(p, 60000);
 	p->own_window = 65535;
 	if (rnd(p, 8) == 0) {
 		/* TCP feeds it by its probes alone, ever more slowly. */
@@ -495,20 +516,25 @@ static void receive(struct peer *p, const uint8_t *tcp, size_t len)
 
 static void read_all(void)
 {
-	uint8_t packet[70000];
+	static uint8_t buffer[sizeof(struct virtio_net_hdr) + 65536];
+	uint8_t *packet = buffer + sizeof(struct virtio_net_hdr), *tcp;
 	struct peer *p;
-	uint8_t *tcp;
 	ssize_t n;
 	bool v6;
 
-	while ((n = read(tun, packet, sizeof(packet))) > 0) {
+	while ((n = read(tun, buffer, sizeof(buffer))) > 0) {
 		v6 = packet[0] >> 4 == 6;
 		if ((v6 ? packet[6] : packet[9]) != IPPROTO_TCP)
 			continue;
 		tcp = packet + (v6 ? 40 : 20);
-		n -= tcp - packet;
+		n -= tcp - buffer;
 		if (n < 20 || (tcp[0] << 8 | tcp[1]) != server_port)
 			continue;
+		if (fold(sum16(packet + (v6 ? 8 : 12), v6 ? 32 : 8,
+			       sum16(tcp, n, IPPROTO_TCP + n)))) {
+			bad_sums++;
+			continue;
+		}
 		p = by_port[tcp[2] << 8 | tcp[3]];
 		if (p && p->v6 == v6 && !memcmp(p->addr, packet + (v6 ? 24 : 16), v6 ? 16 : 4))
 			receive(p, tcp, n);
@@ -526,8 +552,8 @@ static void disturb(struct peer *p)
 	struct special sp = {};
 	uint32_t trick = rnd(p, TRICKS), n = 1 + rnd(p, sizeof(junk)), at, i,
 		 server = p->got + p->server_fin;
+	unsigned long sent = sent_segments;
 
-	tricks[trick]++;
 	for (i = 0; i < n; i++)
 		junk[i] = rnd(p, 256);
 	switch (trick) {
@@ -535,7 +561,7 @@ static void disturb(struct peer *p)
 		at = p->max ? rnd(p, p->max) : 0;
 		if (at < p->len && at < p->max) {
 			n = 1 + rnd(p, p->max - at);
-			n = n > 1000 ? 1000 : n;
+			n = n > MSS_USUAL ? MSS_USUAL : n;
 			n = at + n > p->len ? p->len - at : n;
 			transmit(p, ACK, at, server, p->stream + at, n, NULL);
 		}
@@ -590,6 +616,7 @@ static void disturb(struct peer *p)
 		}
 		break;
 	}
+	tricks[trick] += sent_segments != sent;
 }
 
 static void send_next(struct peer *p)
@@ -601,7 +628,7 @@ static void send_next(struct peer *p)
 
 	if (p->nxt > p->len)
 		return;
-	most = rnd(p, 3) ? 1400 : 1 + rnd(p, 30);
+	most = rnd(p, 3) ? (p->large ? MSS : MSS_USUAL) : 1 + rnd(p, 30);
 	if (n > room)
 		n = room;
 	if (n > most)
@@ -664,7 +691,7 @@ static void step(struct peer *p)
 
 static void open_device(const char *name)
 {
-	struct ifreq ifr = { .ifr_flags = IFF_TUN | IFF_NO_PI };
+	struct ifreq ifr = { .ifr_flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR };
 
 	tun = open("/dev/net/tun", O_RDWR | O_NONBLOCK);
 	if (tun < 0)
@@ -679,10 +706,10 @@ static void report(uint64_t began)
 	size_t i;
 
 	printf("{\"seed\": %llu, \"cases\": %lu, \"failures\": %lu, \"seconds\": %.1f, \"sent\": %lu, \"received\": %lu, "
-	       "\"fragmented\": %lu, \"answers\": %lu, \"fin\": %lu, \"reset\": %lu, \"vanished\": %lu, \"half_open\": %lu",
+	       "\"bad_sums\": %lu, \"fragmented\": %lu, \"answers\": %lu, \"fin\": %lu, \"reset\": %lu, \"vanished\": %lu, \"half_open\": %lu",
 	       (unsigned long long)seed, ended, failures, (now_ms() - began) / 1000.0,
-	       sent_segments, got_segments, fragmented, answers, ends[0], ends[1], ends[2],
-	       ends[3]);
+	       sent_segments, got_segments, bad_sums, fragmented, answers, ends[0], ends[1],
+	       ends[2], ends[3]);
 	for (i = 0; i < TRICKS; i++)
 		printf(", \"%s\": %lu", trick_names[i], tricks[i]);
 	printf("}\n");
@@ -733,5 +760,5 @@ int main(int argc, char **argv)
 		poll(&(struct pollfd){ .fd = tun, .events = POLLIN }, 1, 2);
 	} while (busy || (number < last && failures < 10));
 	report(began);
-	return failures > 0;
+	return failures > 0 || bad_sums > 0;
 }

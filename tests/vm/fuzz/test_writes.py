@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, MODULES, TOP, connections, insmod, loaded, rmmod, scaled, settings
+from lib import KO_DIR, MODULES, PORT, TOP, connections, insmod, loaded, rmmod, scaled, settings
 
 pytestmark = pytest.mark.usefixtures("unloaded")
 
@@ -155,6 +155,82 @@ def reading(module):
         yield drain
     finally:
         os.close(fd)
+
+
+LISTENABLE = ("::", "::1", "::ffff:127.0.0.1", "::127.0.0.1", "0:0:0:0:0:0:0:1", "0::0.0.0.1", "127.0.0.1", "127.255.0.255", "0.0.0.0", "192.0.2.1",
+              "224.0.0.1", "255.255.255.255", "2001:db8::1", "1:2:3:4:5:6:7:8", "1:2:3:4:5:6:7::", "ff02::1", "fe80::1", "fe80::77%lo", "fe80::77%1", "fe80::77%9",
+              "::1%lo")
+
+
+def address(rng):
+    """One that is sound, or nearly, or was."""
+    text = rng.choice(LISTENABLE)
+    if rng.random() < 0.2:
+        text = socket.inet_ntop(*rng.choice(((socket.AF_INET, b"\x7f" + rng.randbytes(3)), (socket.AF_INET6, rng.randbytes(16)))))
+    for _ in range(rng.choice((0, 1, 1, 2, 5))):
+        at = rng.randrange(len(text) + 1)
+        cut = at + rng.choice((0, 0, 1, 3))
+        text = text[:at] + rng.choice(("", "0", "1", ":", "::", ".", "%", "f", "F", "g", "x", " ", "/", "[", "]", "-", "00", "256", "65536", "%lo", "\n", "é")) + text[cut:]
+    return text
+
+
+def listening(text, port):
+    """What listening there comes to for a program: an errno, or 0, and then the address and port as /proc/net/tcp has them."""
+    family, scope = socket.AF_INET, "0"
+    try:
+        socket.inet_pton(family, text)
+    except OSError:
+        family = socket.AF_INET6
+        text, percent, scope = text.partition("%")
+        try:
+            packed = socket.inet_pton(family, text)
+            if not percent:
+                scope = "0"
+            elif packed[0] != 0xfe or packed[1] & 0xc0 != 0x80 or len(scope) > 15:
+                return errno.EINVAL, None
+            elif not re.fullmatch(r"[1-9]\d*|0", scope):
+                scope = str(socket.if_nametoindex(scope))
+        except (OSError, UnicodeError):
+            return errno.EINVAL, None
+    with socket.socket(family) as s:
+        try:
+            s.bind((text, port) if family == socket.AF_INET else (text, port, 0, int(scope)))
+        except OverflowError:  # a scope beyond 32 bits
+            return errno.EINVAL, None
+        except OSError as e:
+            return e.errno, None
+        s.listen()
+        return 0, listeners(port)
+
+
+def listeners(port):
+    """Address and port of those that /proc/net/tcp and tcp6 have at a port."""
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path("/proc/net", name).read_text().splitlines()[1:]]
+    return [row[1] for row in rows if row[3] == "0A" and row[1].endswith(f":{port:04X}")]
+
+
+@pytest.mark.parametrize("module", ["kecho"])
+def test_addresses(module):
+    """addr= is where a program would listen that was told the same, and an error where it could not: the C library reads the
+    text, and the kernel says what it makes of the address."""
+    rng = random.Random(SEED)
+    end = time.monotonic() + TIME / 8
+    loads = 0
+    refused = {}
+    while loads + sum(refused.values()) < scaled(600, 6, small=2) or time.monotonic() < end:
+        text = address(rng)
+        wanted, where = listening(text, PORT)
+        try:
+            insmod(KO_DIR / f"{module}.ko", line=f'addr="{text}"')
+        except OSError as e:
+            refused[e.errno] = refused.get(e.errno, 0) + 1
+            assert e.errno == wanted, (text, e, wanted)
+            continue
+        assert wanted == 0 and listeners(PORT) == where, (text, wanted, listeners(PORT), where)
+        loads += 1
+        rmmod(module)
+    print(f"{module}: loaded {loads} times, refused {refused}")
+    assert loads and refused[errno.EINVAL] and refused[errno.EADDRNOTAVAIL]
 
 
 ADDRESSES = ("::", "0.0.0.0", "127.0.0.1", "::1", "::ffff:127.0.0.1", "192.0.2.1", "fe80::1%lo", "fe80::1%nowhere", "127.0.0.256", ":::",

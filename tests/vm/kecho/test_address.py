@@ -91,6 +91,8 @@ def test_load_message(load, klog):
     ({"addr": "127.0.0.1:8080"}, errno.EINVAL, "127.0.0.1:8080"),
     ({"addr": "1.2.3.4::x"}, errno.EINVAL, "1.2.3.4::x"),
     ({"addr": "127.0.0.01"}, errno.EINVAL, "127.0.0.01"),
+    ({"addr": "::ffff:127.0.0.01"}, errno.EINVAL, "::ffff:127.0.0.01"),
+    ({"addr": "2001:db8::00001"}, errno.EINVAL, "2001:db8::00001"),
     ({"addr": "127.0.0.1%lo"}, errno.EINVAL, "127.0.0.1%lo"),
     ({"addr": "::ffff:127.0.0.1:80"}, errno.EINVAL, "::ffff:127.0.0.1:80"),
     ({"addr": "::%lo"}, errno.EINVAL, "::%lo"),
