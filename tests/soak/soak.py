@@ -23,8 +23,8 @@ import traceback
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "vm"))
-from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, insmod, loaded, meminfo, network_namespace, pages_at_cpus,  # noqa: E402
-                 rmmod, sh, shrink_slabs, sockstat, threads, unload_all)
+from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, PORT, insmod, loaded, meminfo, network_namespace, rmmod,  # noqa: E402
+                 sh, shrink_slabs, sockstat, threads, unload_all, untold_pages)
 
 # What is sampled, and how much more of it there may be at the end: bytes, or a number. TIME-WAIT is no leak: it is bounded by
 # tcp_max_tw_buckets and goes by itself. Of the sockets in use up to 160 are those of the traffic itself, which comes and goes.
@@ -39,7 +39,7 @@ SOCKET_CACHES = ("TCP", "TCPv6", "sock_inode_cache")
 def sample():
     shrink_slabs(SOCKET_CACHES)  # else what CPUs and KASAN's quarantine keep of them counts too
     return {"unreclaimable": meminfo("SUnreclaim"), "kernel_stack": meminfo("KernelStack"), "vmalloc": meminfo("VmallocUsed"),
-            "percpu": meminfo("Percpu"), "pages": pages(), "available": meminfo("MemAvailable"), "sockets": sockstat("inuse"),
+            "percpu": meminfo("Percpu"), "pages": untold_pages(), "available": meminfo("MemAvailable"), "sockets": sockstat("inuse"),
             "orphans": sockstat("orphan"), "time_wait": sockstat("tw"), "socket_pages": sockstat("mem"),
             "socket_objects": objects("TCP") + objects("TCPv6"), "socket_inodes": objects("sock_inode_cache"),
             "threads": threads(), "conns": conns()}
@@ -49,12 +49,6 @@ def objects(cache):
     """In use of a slab cache. Not by slabinfo, which waits for caches that go."""
     path = Path("/sys/kernel/slab", cache, "objects")
     return int(path.read_text().split()[0]) if path.exists() else 0
-
-
-def pages():
-    """Bytes in use by which the kernel keeps no account: pages that were allocated as such, as those of sockets' data are."""
-    known = ("MemFree", "Buffers", "Cached", "SwapCached", "Slab", "AnonPages", "PageTables", "VmallocUsed", "Percpu")
-    return meminfo("MemTotal") - sum(map(meminfo, known)) - pages_at_cpus()
 
 
 def conns():

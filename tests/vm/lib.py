@@ -441,6 +441,12 @@ def pages_at_cpus():
     return sum(map(int, counts)) * os.sysconf("SC_PAGE_SIZE")
 
 
+def untold_pages():
+    """Bytes in use of which the kernel keeps no account: pages that were allocated as such, as those of sockets' data are."""
+    known = ("MemFree", "Buffers", "Cached", "SwapCached", "Slab", "AnonPages", "PageTables", "VmallocUsed", "Percpu")
+    return meminfo("MemTotal") - sum(map(meminfo, known)) - pages_at_cpus()
+
+
 def socket_memory(port):
     """Bytes that the sockets at a local port hold: received, to send, and set aside.
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from http_cases import get
-from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, PORT, TOP, ip, meminfo, receive, scaled, sh, shrink_slabs, sockstat
+from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, PORT, TOP, ip, meminfo, receive, scaled, sh, shrink_slabs, untold_pages
 
 GET = get()
 URL = f"http://127.0.0.1:{HTTP_PORT}/"
@@ -111,12 +111,12 @@ def serve_all():
 
 
 def kernel_memory():
-    """Bytes that the kernel cannot take back, and those of socket buffers. Not where KASAN keeps what was freed: there
-    kmemleak looks."""
+    """Bytes that the kernel cannot take back, and pages of no account, as those that sockets' data is in. Not where KASAN keeps
+    what was freed: there kmemleak looks."""
     if DEBUG:
         return 0
     shrink_slabs()
-    return meminfo("SUnreclaim") + sockstat("mem") * 4096
+    return meminfo("SUnreclaim") + untold_pages()
 
 
 def tcp_limit():
