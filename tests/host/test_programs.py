@@ -229,6 +229,8 @@ def test_htstress_reads_answers(answer):
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nTransfer-Encoding: chunked",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked")],
     (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\nContent-Length: 2\r\n\r\nok", "wrong_bytes"),
+    *[(b"HTTP/1.1 200 OK\r\n%s\r\nContent-Length: 2\r\n\r\nok" % line, "wrong_bytes") for line in (
+        b"Date", b":x", b"Date : x", b"A: b\r\n c: d", b" A: b", b"x" * 2000 + b": y")],
     (b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok", "wrong_bytes"), (OK.replace(b"\r\n\r\n", b"\r\n\n"), "wrong_bytes"),
     (b"HTTP/1.1 200 OK\r\nConnection: " + b"x," * 600 + b"close\r\nContent-Length: 0\r\n\r\n", "wrong_bytes")])
 def test_a_faulty_http_server_is_found_out(answer, kind):

@@ -85,6 +85,14 @@ static bool field_is(const char *line, const char *name, const char **value)
 	return true;
 }
 
+/* Whether a line has a name and a colon right behind it, and does not go on with the line before (RFC 9112, 5.1 and 5.2). */
+static bool is_field(const char *line, size_t len)
+{
+	const char *colon = memchr(line, ':', len);
+
+	return colon && colon > line && colon[-1] > ' ' && *line > ' ';
+}
+
 /* Whether @name is in the list @value, whose members commas and white space divide. */
 static bool lists(const char *value, const char *name)
 {
@@ -200,6 +208,8 @@ static const char *on_field(struct state *s)
 		if (s->line_len == sizeof(s->line) - 1)
 			return "a Connection field of more than 1,022 bytes came";
 		s->close = lists(value, "close") || (s->close && !lists(value, "keep-alive"));
+	} else if (!is_field(s->line, s->line_len)) {
+		return "a line that is no field came";
 	}
 	return NULL;
 }
