@@ -29,6 +29,7 @@ ROWS = [
     ("tcpdrop, pairs on standard input", 100000, None),
     ("ss -nK state time-wait", 1000, None),
     ("ss -nK state time-wait", 10000, None),
+    ("ss -nK state time-wait", 100000, None),
     ("ss -K state time-wait", 10000, None),
 ]
 

@@ -126,6 +126,7 @@ ECHO_SERVERS = [
                "4,096 provided buffers of 64 KiB, all touched before, a send for all that came at once", 12349, "uring-echo-server"),
     EchoServer("epoll -D", "epoll with TCP_DEFER_ACCEPT", 12351, "user-echo-server", options=["-D"], connects=True),
     EchoServer("io_uring -D", "io_uring with TCP_DEFER_ACCEPT", 12352, "uring-echo-server", options=["-D"], connects=True),
+    EchoServer("splice", "one thread, edge-triggered epoll, splice(2) through a pipe of 1 MiB", 12353, "splice-echo-server"),
     EchoServer("sockmap", "BPF stream verdict on a sockhash, redirected to the socket itself", 12348, "sockmap-echo-server"),
     EchoServer("threads", "a thread a connection, blocking, 64 KiB buffer", 12347, "thread-echo-server"),
     EchoServer("kthreads", "a kernel thread a connection, blocking, 64 KiB buffer", 12350, module="kthread_echo"),
@@ -194,6 +195,14 @@ def khttpd():
         yield None
     finally:
         subprocess.run(["rmmod", "khttpd"], check=True)
+
+
+def no_time_waits():
+    """Ends what is in TIME-WAIT, so that none of one server's go while the next is measured; where "ss -K" cannot, waits."""
+    subprocess.run(["ss", "-HKt", "state", "time-wait"], check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    end = time.monotonic() + 70
+    while int(re.search(r"^TCP: .* tw (\d+)", Path("/proc/net/sockstat").read_text(), re.M)[1]) and time.monotonic() < end:
+        time.sleep(0.1)
 
 
 def wanted_rows(rows, name):

@@ -98,26 +98,21 @@ static void on_accept(int listener)
 {
 	struct epoll_event ev = { .events = EPOLLRDHUP | EPOLLET };
 	struct sockaddr_in6 peer;
-	socklen_t len;
+	socklen_t len = sizeof(peer);
 	struct key key;
-	int fd;
+	int fd = accept(listener, (struct sockaddr *)&peer, &len);
 
-	for (;;) {
-		len = sizeof(peer);
-		fd = accept(listener, (struct sockaddr *)&peer, &len);
-		if (fd < 0)
-			return;
-		memcpy(&key.addr, &peer.sin6_addr.s6_addr[12], sizeof(key.addr));
-		key.port = htonl(ntohs(peer.sin6_port));
-		ev.data.fd = fd;
-		if (!IN6_IS_ADDR_V4MAPPED(&peer.sin6_addr) ||
-		    bpf_map_update_elem(map_fd, &key, &fd, BPF_ANY) ||
-		    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev)) {
-			close(fd);
-			continue;
-		}
+	if (fd < 0)
+		return;
+	memcpy(&key.addr, &peer.sin6_addr.s6_addr[12], sizeof(key.addr));
+	key.port = htonl(ntohs(peer.sin6_port));
+	ev.data.fd = fd;
+	if (!IN6_IS_ADDR_V4MAPPED(&peer.sin6_addr) ||
+	    bpf_map_update_elem(map_fd, &key, &fd, BPF_ANY) ||
+	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev))
+		close(fd);
+	else
 		send_back(fd);
-	}
 }
 
 int main(int argc, char **argv)

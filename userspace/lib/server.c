@@ -138,25 +138,26 @@ static void on_writable(struct client *c)
 	client_watch(c, WATCHED);
 }
 
+/* One: epoll goes on telling of who is left, and an accept() that finds nobody makes a file for him first. */
 static void on_accept(int listener)
 {
 	struct epoll_event ev = { .events = WATCHED };
+	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
 	struct client *c;
-	int fd;
 
-	while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0) {
-		c = calloc(1, sizeof(*c));
-		if (!c) {
-			close(fd);
-			continue;
-		}
-		c->fd = fd;
-		ev.data.ptr = c;
-		if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev))
-			client_close(c);
-		else
-			on_readable(c, false); /* mostly its first message is there */
+	if (fd < 0)
+		return;
+	c = calloc(1, sizeof(*c));
+	if (!c) {
+		close(fd);
+		return;
 	}
+	c->fd = fd;
+	ev.data.ptr = c;
+	if (epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev))
+		client_close(c);
+	else
+		on_readable(c, false); /* mostly its first message is there */
 }
 
 static int open_listener(const struct options *o)

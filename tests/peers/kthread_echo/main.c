@@ -12,6 +12,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
+#include <linux/nsproxy.h>
 #include <linux/slab.h>
 #include <linux/tcp.h>
 #include <net/sock.h>
@@ -20,7 +21,7 @@
 
 static ushort port = 12350;
 module_param(port, ushort, 0444);
-MODULE_PARM_DESC(port, "TCP port to listen on, IPv4");
+MODULE_PARM_DESC(port, "TCP port to listen on, IPv4, in the network namespace of who loads it");
 
 static int backlog = 4096;
 module_param(backlog, int, 0444);
@@ -154,7 +155,7 @@ static int accept_all(void *unused)
 static int __init kthread_echo_init(void)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
-	int err = sock_create_kern(&init_net, AF_INET, SOCK_STREAM, IPPROTO_TCP, &listener);
+	int err = sock_create_kern(current->nsproxy->net_ns, AF_INET, SOCK_STREAM, IPPROTO_TCP, &listener);
 
 	if (err)
 		return err;
