@@ -12,8 +12,10 @@ set key outside right top vertical samplen 2 spacing 1.3 noenhanced
 set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
 set bmargin at screen 0.16
 
-servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;sockmap;threads;kthreads"
-colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #e69f00 #999999 #555555"
+servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;splice;sockmap;threads;kthreads"
+colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #8b1a1a #e69f00 #999999 #555555"
+# One lies under another.
+dash(i) = i == 3 ? 2 : 1
 name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
 
 # Rows of one server, 64-byte messages only: connections, and instructions, none where it was refused.
@@ -21,7 +23,7 @@ rows(i) = sprintf("< awk -F, 'NR == 1 { for (n = 1; n <= NF; n++) at[$n] = n; ne
 
 # Numbers of those that were measured.
 present = ""
-do for [i=1:8] {
+do for [i=1:9] {
 	if (strlen(system(substr(rows(i), 3, strlen(rows(i))))) > 0) { present = present.sprintf(" %d", i) }
 }
 
@@ -38,10 +40,10 @@ set boxwidth 0.9
 plot for [w in present] rows(int(w)) using ($2/1000):xtic(1) lc rgb word(colours, int(w)) title name(int(w))
 
 set output lines
-set title "64-byte echoes by number of connections, one client thread, one CPU" font "sans,14"
+set title "64-byte echoes by number of connections: closed loop, one client thread, one CPU for all" font "sans,14"
 set ylabel "thousand messages in 10^9 instructions"
 set logscale x 2
 set xtics (1, 32, 256, 2048)
 set xrange [0.8:2600]
 set style data linespoints
-plot for [w in present] rows(int(w)) using 1:(1e6/$2) lw 2 pt 7 ps 1.2 lc rgb word(colours, int(w)) title name(int(w))
+plot for [w in present] rows(int(w)) using 1:(1e6/$2) lw 2 dt dash(int(w)) pt 7 ps 1.2 lc rgb word(colours, int(w)) title name(int(w))

@@ -6,7 +6,7 @@ if (!exists("caption")) caption = ""
 set terminal pngcairo size 1100,620 font "sans,11"
 set output out
 set datafile separator ","
-set title "Latency of 64-byte echoes, 32 connections, one client thread" font "sans,14"
+set title "Latency of 64-byte echoes: closed loop, 32 connections, one client thread that verifies, one CPU for all" font "sans,14"
 set xlabel "latency, thousand instructions"
 set ylabel "share of messages answered within it, %"
 set yrange [0:100]
@@ -21,9 +21,11 @@ set logscale x
 set xrange [50:3000] # no more than one in a hundred lies beyond
 set xtics (50, 100, 200, 300, 500, 700, "1,000" 1000, "1,500" 1500, "2,000" 2000, "3,000" 3000)
 
-servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;sockmap;threads;kthreads"
-colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #e69f00 #999999 #555555"
+servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;splice;sockmap;threads;kthreads"
+colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #8b1a1a #e69f00 #999999 #555555"
+# One lies under another.
+dash(i) = i == 3 ? 2 : 1
 name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
 file(i) = system(sprintf("echo '%s/echo-latency-%s.csv' | tr ' ' '-'", dir, name(i)))
 there(i) = int(system(sprintf("test -s '%s'; echo $?", file(i)))) == 0
-plot for [i=1:8] (there(i) ? file(i) : "/dev/null") using ($1/1000):($3*100) skip 1 with steps lw 2.2 lc rgb word(colours, i) title (there(i) ? name(i) : "")
+plot for [i=1:9] (there(i) ? file(i) : "/dev/null") using ($1/1000):($3*100) skip 1 with steps lw 2.2 dt dash(i) lc rgb word(colours, i) title (there(i) ? name(i) : "")

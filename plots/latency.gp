@@ -10,7 +10,7 @@ set output out
 set datafile separator ","
 set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
 set bmargin at screen 0.15
-set title "Latency of 64-byte echoes, 32 connections, one client thread" font "sans,14"
+set title "Latency of 64-byte echoes: closed loop, 32 connections, one client thread that verifies, one CPU for all" font "sans,14"
 set xlabel "latency, ".unit
 set ylabel "share of messages answered within it, %"
 set yrange [0:100]

@@ -114,7 +114,7 @@ def measure_all():
     Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("10000 65000")
     Path("/proc/sys/net/ipv4/tcp_tw_reuse").write_text("0")  # or new connections take over old ports
     # What they are made of comes from the host, for which TIME-WAIT does not wait on a clock that runs ahead then.
-    subprocess.run([TOOLS / "ss", "-nK", "state", "time-wait"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([TOOLS / "ss", "-K", "state", "time-wait"], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([TOOLS / "tcpdrop", "-"], input=b"", check=False, stdout=subprocess.DEVNULL)
     for how in dict.fromkeys(row[0] for row in ROWS):  # programs and modules are loaded before they are timed
         measure(how, 1000)
