@@ -32,7 +32,6 @@ void ksrv_socket_reset(struct socket *sock)
 static void disinherit(struct ksrv_server *srv, struct sock *sk)
 {
 	write_lock(&sk->sk_callback_lock);
-	sk->sk_user_data = NULL;
 	sk->sk_data_ready = srv->data_ready;
 	sk->sk_state_change = srv->state_change;
 	write_unlock(&sk->sk_callback_lock);
@@ -46,7 +45,11 @@ static void attach(struct ksrv_conn *conn, struct sock *sk)
 	conn->state_change = sk->sk_state_change;
 	conn->error_report = sk->sk_error_report;
 	conn->allocation = sk->sk_allocation;
-	sk->sk_allocation = GFP_ATOMIC;
+	/*
+	 * A softirq may interrupt whoever has the machine's last pages, and TCP tries again: neither
+	 * are those for clients, nor is it for the log when there are none.
+	 */
+	sk->sk_allocation = GFP_ATOMIC | __GFP_NOMEMALLOC | __GFP_NOWARN;
 	compat_sk_no_task_frag(sk);
 	write_lock(&sk->sk_callback_lock);
 	rcu_assign_sk_user_data(sk, conn);
@@ -124,20 +127,21 @@ static void refuse(struct ksrv_server *srv, struct socket *sock, enum ksrv_count
  * @srv: the server
  * @sock: the socket; taken over, whatever happens
  *
- * The accept worker calls this. Above max_conns or max_conns_per_ip, or without memory, the socket
- * is reset.
+ * The accept worker calls this. Above max_conns or max_conns_per_ip, without memory, or where
+ * somebody else's sk_user_data is in it already, as that of a BPF sockmap, the socket is reset.
  */
 void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 {
-	struct ksrv_conn *conn = alloc_conn(srv, sock);
 	struct sock *sk = sock->sk;
+	struct ksrv_conn *conn;
 
+	conn = unlikely(READ_ONCE(sk->sk_user_data)) ? ERR_PTR(-EBUSY) : alloc_conn(srv, sock);
 	if (unlikely(conn == ERR_PTR(-EAGAIN))) {
 		ksrv_conn_flush_ended(srv);
 		conn = alloc_conn(srv, sock);
 	}
 	if (IS_ERR(conn)) {
-		refuse(srv, sock, PTR_ERR(conn) == -ENOMEM ? KSRV_ERRORS : KSRV_REJECTED);
+		refuse(srv, sock, PTR_ERR(conn) == -EUSERS ? KSRV_REJECTED : KSRV_ERRORS);
 		return;
 	}
 	/* On the list first: a connection that dies at once is to be found there by its release. */

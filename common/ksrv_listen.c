@@ -11,16 +11,22 @@
 #include "address.h"
 #include "ksrv_impl.h"
 
+/* The module's one listener. Set while these callbacks are its, under its sk_callback_lock. */
+static struct sock *listening;
+
 /*
  * Callbacks of the listener. Accepted sockets inherit them, and a child's segments call them
- * before it is accepted, under the child's lock: only a listener is served, and its
- * sk_user_data, which no child copies, is read under sk_callback_lock.
+ * before it is accepted, under the child's lock: only the listener is served. A child may have a
+ * sk_user_data of somebody else's, as of a BPF program that puts sockets into a sockmap when they
+ * are established. The listener's is read under sk_callback_lock.
  */
 static void wake_accept(struct sock *sk)
 {
 	struct ksrv_server *srv;
 	void *tagged;
 
+	if (READ_ONCE(listening) != sk)
+		return;
 	read_lock_bh(&sk->sk_callback_lock);
 	tagged = rcu_dereference_protected(__sk_user_data(sk),
 					   lockdep_is_held(&sk->sk_callback_lock));
@@ -249,6 +255,7 @@ int ksrv_listen_start(struct ksrv_server *srv)
 	__rcu_assign_sk_user_data_with_flags(sk, srv, SK_USER_DATA_NOCOPY);
 	sk->sk_data_ready = listen_data_ready;
 	sk->sk_state_change = listen_state_change;
+	WRITE_ONCE(listening, sk);
 	write_unlock_bh(&sk->sk_callback_lock);
 	err = kernel_listen(srv->listener, ksrv_uint(srv->svc->backlog));
 	if (err)
@@ -279,6 +286,7 @@ void ksrv_listen_stop(struct ksrv_server *srv)
 	struct sock *sk = srv->listener->sk;
 
 	write_lock_bh(&sk->sk_callback_lock);
+	WRITE_ONCE(listening, NULL);
 	rcu_assign_sk_user_data(sk, NULL);
 	sk->sk_data_ready = srv->data_ready;
 	sk->sk_state_change = srv->state_change;

@@ -176,6 +176,15 @@ static void end_all(struct ksrv_server *srv)
 	mutex_unlock(&srv->conns_mutex);
 }
 
+/* No client is served any more. */
+static void server_stop(struct ksrv_server *srv)
+{
+	if (!srv->listener)
+		return;
+	ksrv_listen_stop(srv);
+	end_all(srv);
+}
+
 /*
  * Who can still reach the server, and why that ends: softirqs through the listener (its callbacks
  * are gone after ksrv_listen_stop()), the accept worker (stopped there), connections (ended,
@@ -185,8 +194,7 @@ static void end_all(struct ksrv_server *srv)
  */
 static void server_uninit(struct ksrv_server *srv)
 {
-	ksrv_listen_stop(srv);
-	end_all(srv);
+	server_stop(srv);
 	wait_event(srv->idle, !atomic_read(&srv->active));
 	ksrv_conn_flush_ended(srv); /* may be queued for connections that its last run came upon */
 	cancel_delayed_work_sync(&srv->sweep);
@@ -249,15 +257,17 @@ err_free:
 }
 
 /*
- * The file goes first: while unregister_pernet_device() waits for a reader, whose own memory may
+ * Clients go at once, whatever holds up the rest. The file goes next: while unregister_pernet_device() waits for a reader, whose own memory may
  * keep it for long, nobody on the machine can make a namespace. The namespace cannot be going
  * while somebody reads, who holds it, so its exit does not wait here.
  */
 void ksrv_unregister(void)
 {
 	mutex_lock(&the_server_mutex);
-	if (the_server)
+	if (the_server) {
+		server_stop(the_server);
 		ksrv_stat_uninit(the_server);
+	}
 	mutex_unlock(&the_server_mutex);
 	unregister_pernet_device(&server_net_ops);
 }

@@ -14,6 +14,10 @@
 #include "compat.h"
 #include "probe.h"
 
+#ifdef CONFIG_PREEMPT_RT
+#error "a handler allocates with interrupts off, and slab locks sleep there: PREEMPT_RT is not supported"
+#endif
+
 DEFINE_PER_CPU(struct probe_stat, probe_stats);
 
 static bool is_port_meant(const struct inet_sock *inet)
@@ -315,6 +319,25 @@ static void disarm(struct hook *hook)
 	__module_get(THIS_MODULE);
 	pr_warn("no memory to take back the hook at %s: it does nothing, but the module cannot be unloaded any more\n",
 		hook->symbol);
+}
+
+/*
+ * Unloading closes the file under whoever has it open. If a hook stays then, it is too late for the
+ * module's count of users to keep it, so whoever unloads it has to.
+ */
+void probe_hooks_exit(void)
+{
+	unsigned int i, stuck = 0;
+
+	for (i = 0; i < ARRAY_SIZE(hooks); i++)
+		stuck += hooks[i].stuck;
+	if (likely(!stuck))
+		return;
+	pr_err("%u hooks stay until the next boot, and so does who unloads the module\n", stuck);
+	for (;;) {
+		set_current_state(TASK_IDLE);
+		schedule();
+	}
 }
 
 int probe_hooks_arm(void)

@@ -34,6 +34,7 @@ static void __exit probe_exit(void)
 	probe_stat_exit();
 	probe_sysctl_exit();
 	probe_flows_drain();
+	probe_hooks_exit();
 }
 
 module_init(probe_init);

@@ -255,6 +255,7 @@ size_t probe_rings_memory(void);
 
 int probe_hooks_arm(void);
 void probe_hooks_disarm(void);
+void probe_hooks_exit(void);
 unsigned long probe_hooks_missed(void);
 struct seq_file;
 void probe_hooks_show(struct seq_file *seq);

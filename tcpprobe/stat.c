@@ -45,7 +45,6 @@ static int show(struct seq_file *seq, void *v)
 		   probe_flows_memory() / 1024);
 	seq_printf(seq, "Hash: size %u mem %zuK\n", probe_flows_buckets(),
 		   probe_flows_table_memory() / 1024);
-	seq_printf(seq, "Rings: mem %zuK\n", probe_rings_memory() / 1024);
 	seq_puts(seq, "cpu# hash_stat: <search_flows found new reset>, ");
 	seq_puts(seq, "ack_drop: <purge_in_progress ring_full>, ");
 	seq_puts(seq, "conn_drop: <maxflow_reached memory_alloc_failed>, ");
@@ -60,6 +59,7 @@ static int show(struct seq_file *seq, void *v)
 		seq_printf(seq, "cpu%d: ", cpu);
 		show_counters(seq, per_cpu_ptr(&probe_stats, cpu), 0, 0);
 	}
+	seq_printf(seq, "Rings: mem %zuK\n", probe_rings_memory() / 1024);
 	probe_hooks_show(seq);
 	mutex_unlock(&probe_mutex);
 	return 0;

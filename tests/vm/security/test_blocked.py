@@ -11,10 +11,11 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, insmod, ip, loaded, network_namespace, rmmod, sh
+from lib import HTTP_PORT, KO_DIR, PORT, connect, insmod, ip, loaded, network_namespace, rmmod, sh
 
 SECONDS = 60  # what waits for the caller does so for ever
 FILES = {"kecho": "/proc/net/stat/kecho", "khttpd": "/proc/net/stat/khttpd", "drop_tcp_sock": "/proc/net/drop_tcp_sock"}
+PORTS = {"kecho": PORT, "khttpd": HTTP_PORT}
 # tcpprobe's are in the initial namespace alone.
 PROBE = "/proc/net/stat/tcpprobe_plus"
 # In the namespace that it is given, reads FILE, or writes to it, from a page that is never there.
@@ -99,11 +100,18 @@ def there(device):
 
 @pytest.mark.parametrize("module", [*FILES, "tcpprobe"])
 def test_namespaces_are_made_while_unloading_waits(module):
-    """Of the namespaces' own operations none waits for the caller: rmmod does, before."""
+    """Of the namespaces' own operations none waits for the caller: rmmod does, before. Nobody is served meanwhile."""
     insmod(KO_DIR / f"{module}.ko")
-    with kept(module) as process, subprocess.Popen(["rmmod", module]) as unloading:
+    port = PORTS.get(module)
+    client = connect(port=port) if port else None
+    with client or contextlib.nullcontext(), kept(module) as process, subprocess.Popen(["rmmod", module]) as unloading:
         until(lambda: "proc_" in where(unloading), "not waiting")
         try:
+            if port:
+                with pytest.raises(ConnectionRefusedError):
+                    connect(port=port)
+                with pytest.raises(ConnectionResetError):
+                    client.recv(1)
             with subprocess.Popen(["unshare", "-n", "true"]) as made:
                 assert ended(made) == 0
             assert unloading.poll() is None
