@@ -57,8 +57,8 @@ def make(count):
         left -= now
         host += 1
     there = len(time_waits())
-    assert there == count, f"{there} sockets in TIME-WAIT, not {count}"
-    return host - 1
+    assert 0.98 * count <= there <= count, f"{there} sockets in TIME-WAIT, not {count}"  # in real time some have gone already
+    return host - 1, there
 
 
 def idle_ns():
@@ -68,7 +68,7 @@ def idle_ns():
 
 def measure(how, count):
     """Instructions a socket, idle time not counted."""
-    hosts = make(count)
+    hosts, count = make(count)
     if how.startswith("pairs"):
         data = "".join(f"{a}:{p} {b}:{q}\n" for a, p, b, q in time_waits()).encode()
     elif how.startswith("*:*"):

@@ -231,7 +231,7 @@ def connections(count):
     """So many, over loopback: those who asked; those who served, each in its peer's place, as they may come in another order;
     where the listener is."""
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=count))
         asked = [stack.enter_context(connect(*listener.getsockname(), timeout=60)) for _ in range(count)]
         accepted = [stack.enter_context(listener.accept()[0]) for _ in asked]
         for s in accepted:
