@@ -32,11 +32,13 @@ LATENCY = 32  # connections of which the latencies are drawn
 
 
 def amount(size, connections):
-    """Messages a connection: so many as take a second of instruction time or so, QUICK or in real time a quarter of that."""
+    """Messages a connection: so many as take half a second of instruction time or so, QUICK or in real time half of that."""
     cost = 130000 if size == CONNECT else 25000 + 1.2 * size
-    count = max(1, round((5e9 if NATIVE else 0.25e9 if QUICK or not INSTRUCTIONS else 1e9) / cost / connections))
+    count = max(1, round((5e9 if NATIVE else 0.25e9 if QUICK or not INSTRUCTIONS else 0.5e9) / cost / connections))
+    if size == CONNECT or (size, connections) in IDLES:
+        return count
     # TCP acknowledges up to 16 of a connection's first segments at once, and sends few at first: those are to be few of all.
-    return count if size == CONNECT else max(count, 3 if QUICK and size > 4096 else 10 if size > 4096 else 100)
+    return max(count, 100 if size <= 4096 else 3 if QUICK else 10)
 
 
 def measure(server, size, connections):
