@@ -257,9 +257,10 @@ err_free:
 }
 
 /*
- * Clients go at once, whatever holds up the rest. The file goes next: while unregister_pernet_device() waits for a reader, whose own memory may
- * keep it for long, nobody on the machine can make a namespace. The namespace cannot be going
- * while somebody reads, who holds it, so its exit does not wait here.
+ * Clients go at once, whatever holds up the rest. The file goes next: while
+ * unregister_pernet_device() waits for a reader, whose own memory may keep it for long, nobody on
+ * the machine can make a namespace. The namespace cannot be going while somebody reads, who holds
+ * it, so its exit does not wait here.
  */
 void ksrv_unregister(void)
 {
