@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
- * address.h - what the kernel's readers of IP addresses, in4_pton() and in6_pton(), leave to be asked.
+ * address.h - what the kernel's readers of IP addresses, in4_pton() and in6_pton(), leave to be
+ * asked.
  */
 #ifndef KNET_ADDRESS_H
 #define KNET_ADDRESS_H

@@ -15,7 +15,7 @@
 #include "probe.h"
 
 #ifdef CONFIG_PREEMPT_RT
-#error "a handler allocates with interrupts off, and slab locks sleep there: PREEMPT_RT is not supported"
+#error "handlers allocate with interrupts off: PREEMPT_RT is not supported"
 #endif
 
 DEFINE_PER_CPU(struct probe_stat, probe_stats);

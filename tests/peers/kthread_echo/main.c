@@ -155,7 +155,8 @@ static int accept_all(void *unused)
 static int __init kthread_echo_init(void)
 {
 	struct sockaddr_in addr = { .sin_family = AF_INET, .sin_port = htons(port) };
-	int err = sock_create_kern(current->nsproxy->net_ns, AF_INET, SOCK_STREAM, IPPROTO_TCP, &listener);
+	int err = sock_create_kern(current->nsproxy->net_ns, AF_INET, SOCK_STREAM, IPPROTO_TCP,
+				   &listener);
 
 	if (err)
 		return err;
