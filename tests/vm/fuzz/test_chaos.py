@@ -16,7 +16,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from lib import BENCH, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, insmod, ip, rmmod, settings, sh, unload_all
+from lib import BENCH, DEBUG, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, insmod, ip, rmmod, settings, sh, unload_all
 
 # Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
@@ -124,7 +124,7 @@ def probe(rng):
     with subprocess.Popen([sys.executable, "-S", "-c", READER, str(rng.choice((1, 70, 65536)))], stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL) as reader:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            reader.wait(rng.choice((0.3, 2)))
+            reader.wait(rng.choice((0.3, 2, 20 if DEBUG else 2)))
         reader.send_signal(signal.SIGKILL)
         return bool(reader.stdout.read())
 
