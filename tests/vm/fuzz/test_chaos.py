@@ -101,7 +101,7 @@ def traffic(rng):
     prefix = ["ip", "netns", "exec", where] if where else []
     with subprocess.Popen([*prefix, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            client.wait(rng.choice((0.1, 2, 5)))
+            client.wait(rng.choice((0.1, 2, 40 if DEBUG else 5)))
         client.send_signal(signal.SIGKILL)
     return client.returncode == 0
 

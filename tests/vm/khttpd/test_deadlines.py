@@ -171,6 +171,7 @@ def test_unread_answers(load):
         with contextlib.suppress(BlockingIOError):
             while True:
                 s.send(GET * 1000)
+        khttpd.wait("accepted", 1)  # or it is not active yet
         khttpd.wait("active", 0, seconds=10)
         within(began, 2, 6)
         s.setblocking(True)
