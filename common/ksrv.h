@@ -51,8 +51,15 @@
 #ifndef KSRV_H
 #define KSRV_H
 
+#include <linux/gfp.h>
 #include <linux/module.h>
 #include <linux/types.h>
+
+/*
+ * How pump context allocates what clients are sent. It may have interrupted whoever has the
+ * machine's last pages: those are not for clients, nor is it for the log when there are none.
+ */
+#define KSRV_GFP (GFP_ATOMIC | __GFP_NOMEMALLOC | __GFP_NOWARN)
 
 struct ksrv_conn;
 struct ksrv_input;

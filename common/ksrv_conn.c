@@ -45,11 +45,7 @@ static void attach(struct ksrv_conn *conn, struct sock *sk)
 	conn->state_change = sk->sk_state_change;
 	conn->error_report = sk->sk_error_report;
 	conn->allocation = sk->sk_allocation;
-	/*
-	 * A softirq may interrupt whoever has the machine's last pages, and TCP tries again:
-	 * neither are those for clients, nor is it for the log when there are none.
-	 */
-	sk->sk_allocation = GFP_ATOMIC | __GFP_NOMEMALLOC | __GFP_NOWARN;
+	sk->sk_allocation = KSRV_GFP;
 	compat_sk_no_task_frag(sk);
 	write_lock(&sk->sk_callback_lock);
 	rcu_assign_sk_user_data(sk, conn);

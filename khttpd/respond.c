@@ -116,8 +116,7 @@ static int flush(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *
 		cpu->fill = keep;
 		return 0;
 	}
-	hc->tail = kmemdup(cpu->batch + sent, fill - sent,
-			   GFP_ATOMIC | __GFP_NOMEMALLOC | __GFP_NOWARN);
+	hc->tail = kmemdup(cpu->batch + sent, fill - sent, KSRV_GFP);
 	if (!hc->tail)
 		return -ENOMEM;
 	hc->tail_at = 0;

@@ -23,7 +23,7 @@ set tics nomirror
 set key outside top center horizontal samplen 1
 
 # Rows of one server: connections and way as labels, its cost as the bar, none where it was refused.
-cost(server) = sprintf("< awk -F, '$3 == \"%s\" { sub(\"a connection each\", \"one each\", $1); print $2 \"\\\\n\" $1 \",\" ($NF ~ /^idle/ ? \"NaN\" : $5 / 1000) }' %s", \
+cost(server) = sprintf("< awk -F, '$3 == \"%s\" { sub(\"a connection each\", \"one each\", $1); print $2 \"\\\\n\" $1 \",\" ($NF !~ /^\\r?$/ ? \"NaN\" : $5 / 1000) }' %s", \
 	server, csv)
 plot cost("nginx") using 2:xtic(1) lc rgb "#d55e00" title "nginx", \
      cost("nginx deferred") using 2 lc rgb "#a04000" title "nginx, listen deferred", \

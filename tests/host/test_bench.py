@@ -103,7 +103,8 @@ def test_http_where_a_rival_wins_comes_first(tmp_path):
     rows = [row("nginx", "kept alive", 1, 168), row("user-http-server", "kept alive", 1, 130), row("khttpd fastpath=1", "kept alive", 1, 100),
             row("khttpd fastpath=0", "kept alive", 1, 120),
             row("nginx", "16 pipelined", 1, 500), row("user-http-server", "16 pipelined", 1, 90), row("khttpd fastpath=1", "16 pipelined", 1, 100),
-            row("khttpd fastpath=0", "16 pipelined", 1, 105, "idle 2.0%")]
+            row("khttpd fastpath=0", "16 pipelined", 1, 105, "idle 2.0%"),
+            {"way": "kept alive", "connections": 32, "server": "nginx", "refused": "no answer"}]
     text, figures, refused = report(tmp_path, "http", rows, ONLY="kept alive, 1;16 pipelined, 1",
                                     SERVERS="nginx;user-http-server;khttpd fastpath=1;khttpd fastpath=0")
     lost, won = text.index("Where a rival needs less"), text.index("Where khttpd needs less")

@@ -46,7 +46,8 @@ def test_wire(load, klog, device, module, mode):
         first += CASES
     print(module, mode, sums)
     assert sums["cases"] == first and sums["failures"] == 0 and sums["bad_sums"] == 0
-    assert all(sums[name] > 0 for name in sums if name not in ("seed", "failures", "bad_sums", "answers"))
+    # "early" wants more to send than a segment: one case in sixty of HTTP's.
+    assert all(sums[name] > 0 for name in sums if name not in ("seed", "failures", "bad_sums", "answers", "early" if first < 1000 else ""))
     if module == "khttpd":
         assert sums["answers"] > sums["cases"]
     else:
