@@ -110,7 +110,8 @@ def test_http_where_a_rival_wins_comes_first(tmp_path):
     lost, won = text.index("Where a rival needs less"), text.index("Where khttpd needs less")
     assert lost < text.index("| 16 pipelined | 1 | 100 | refused | 500 | 90 | 5.00 | 2 | 0.90 (user-http-server) |") < won
     assert won < text.index("| kept alive | 1 | 100 | 120 | 168 | 130 | 1.68 | 1.6 | 1.30 (user-http-server) |")
-    assert refused == 1 and len(figures) == 8
+    assert refused == 2 and len(figures) == 9
+    assert "- nginx, kept alive, 32 connections: no answer" in text  # a row that failed has no cost
     assert "- khttpd fastpath=0, 16 pipelined, 1 connections: idle 2.0%" in text
 
 
