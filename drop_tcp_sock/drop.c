@@ -10,15 +10,18 @@
 #include <linux/moduleparam.h>
 #include <linux/netdevice.h>
 #include <linux/sched/signal.h>
+#include <linux/socket.h>
 #include <net/inet_hashtables.h>
 #include <net/inet6_hashtables.h>
 #include <net/inet_timewait_sock.h>
+#include <net/mptcp.h>
 #include <net/tcp.h>
 
 #include "compat.h"
 #include "drop.h"
 
 #define PAIR_TRIES 3 /* states that a connection can pass through while it is looked up */
+#define UNACCEPTED_TRIES 100 /* tenths of a millisecond that somebody may have one locked */
 #define CHAIN_TRIES 3 /* likewise, while a chain is walked through */
 #define WALK_BATCH 64 /* sockets held at a time while a table is walked */
 #define WALK_REST 1024 /* buckets between two offers of the CPU to others */
@@ -120,6 +123,53 @@ static bool is_meant(const struct sock *sk, const struct search *s)
 }
 
 /*
+ * A connection that waits to be accepted may be touched as softirqs do it alone: its listener's
+ * close, which locks out nobody but them, warns of a child that a process has locked, and ends one
+ * a second time that tcp_abort() has looked at by then. So it is disconnected as that close would,
+ * and is then in the queue like one that its peer has reset. Return: 0; -ENOENT if it was closed
+ * already; -EBUSY if somebody has it locked; -EAGAIN if it does not wait any more.
+ */
+static int abort_unaccepted(struct sock *sk)
+{
+	__be16 dport;
+	int err = 0;
+
+	local_bh_disable();
+	bh_lock_sock(sk);
+	if (sk->sk_socket || sock_flag(sk, SOCK_DEAD)) {
+		err = -EAGAIN;
+	} else if (sock_owned_by_user(sk)) {
+		err = -EBUSY;
+	} else if (sk->sk_state == TCP_CLOSE) {
+		err = -ENOENT;
+	} else {
+		dport = sk->sk_dport;
+		sk->sk_prot->disconnect(sk, O_NONBLOCK);
+		sk->sk_dport = dport; /* or accept() would not know whom to name */
+		WRITE_ONCE(sk->sk_err, ECONNABORTED);
+		WRITE_ONCE(sk->sk_shutdown, SHUTDOWN_MASK);
+	}
+	bh_unlock_sock(sk);
+	local_bh_enable();
+	return err;
+}
+
+/* Whoever has one locked that nobody has accepted is about to accept it, or looks at it. */
+static int abort_connection(struct sock *sk)
+{
+	unsigned int tries = UNACCEPTED_TRIES;
+	int err = -EBUSY;
+
+	while (err == -EBUSY && tries-- && sk_fullsock(sk) && !sk_is_mptcp(sk) &&
+	       !READ_ONCE(sk->sk_socket) && inet_sk_state_load(sk) != TCP_LISTEN) {
+		err = abort_unaccepted(sk);
+		if (err == -EBUSY)
+			usleep_range(100, 200);
+	}
+	return err == -EBUSY || err == -EAGAIN ? compat_tcp_destroy(sk, ECONNABORTED) : err;
+}
+
+/*
  * Drops @sk, and the caller's reference to it. Until it was held it may have become another
  * connection's, or a listener. Return: 0 or a negative errno.
  */
@@ -139,7 +189,7 @@ static int drop_one(struct sock *sk, struct search *s)
 		err = 0;
 	} else {
 		hook_meant(sk);
-		err = compat_tcp_destroy(sk, ECONNABORTED);
+		err = abort_connection(sk);
 		sock_gen_put(sk);
 	}
 	if (!err) {

@@ -3,13 +3,15 @@
 between finding a pair's socket and dropping it long enough for that."""
 
 import contextlib
+import random
 import socket
 import struct
 import threading
+import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, HOOKS_DIR, insmod, rmmod
+from lib import DEBUG, HOOKS_DIR, insmod, rmmod, scaled
 from sockets import Pair, at_port, black_hole, gained, key_of, line_of, packet, wait_for, wait_state, walk, write
 
 WAIT_MS = 3000 if DEBUG else 1000
@@ -85,6 +87,31 @@ def test_ended_meanwhile():
         with being_dropped(line_of(key_of(pair.client))):
             pair.close()
         assert gained() == {"requested": 1, "not_found": 1}
+
+
+@pytest.mark.parametrize("how", ["close", "accept"])
+def test_not_accepted_yet(how):
+    """While connections in a listener's queue are dropped it is closed, or accepts them: each is ended once, and the kernel has
+    nothing to say of it."""
+    Path("/sys/module/drop_tcp_sock/parameters/hook_found_ms").write_text("0")
+    rng = random.Random(1)
+    count = 100
+    for _ in range(scaled(100, 5)):
+        with socket.create_server(("127.0.0.1", 0), backlog=count) as listener, contextlib.ExitStack() as stack:
+            port = listener.getsockname()[1]
+            for _ in range(count):
+                client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            writer = threading.Thread(target=write, args=(f"127.0.0.1:{port} *:* connected\n",))
+            writer.start()
+            time.sleep(rng.uniform(0, 0.02 if DEBUG else 0.003))
+            for _ in range(count if how == "accept" else 0):
+                stack.enter_context(listener.accept()[0])
+            listener.close()
+            writer.join()
+        dropped = gained().get("dropped", 0)
+    print(f"{dropped} dropped")
+    assert dropped
 
 
 def repaired(device):
