@@ -64,17 +64,21 @@ static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
  * @net: whose sockets; a table may hold those of other namespaces too
  * @sel: which of them
  * @ifindex: bound to this interface; 0 for any and none
+ * @gone: what is known of interfaces that are gone
  * @totals: what came of it
  * @stop: set by others to end it early
  * @met: a socket was dropped, or a listener passed by
+ * @cut: it did end early: nothing met is not all that there is
  */
 struct search {
 	struct net *net;
 	const struct drop_selector *sel;
 	int ifindex;
+	struct drop_gone *gone;
 	struct drop_totals *totals;
 	const bool *stop;
 	bool met;
+	bool cut;
 };
 
 #ifdef TEST_HOOKS
@@ -201,10 +205,11 @@ static int drop_one(struct sock *sk, struct search *s)
 
 /* --- all that match --- */
 
-static bool must_stop(const struct search *s)
+static bool must_stop(struct search *s)
 {
 	cond_resched();
-	return READ_ONCE(*s->stop) || fatal_signal_pending(current);
+	s->cut = READ_ONCE(*s->stop) || fatal_signal_pending(current);
+	return s->cut;
 }
 
 static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinlock_t *lock)
@@ -305,21 +310,89 @@ static struct sock *lookup(struct net *net, const struct drop_selector *sel, int
 #endif
 }
 
-/* Without an interface in the line: a socket bound to none, else one bound to any. */
-static struct sock *find_pair(const struct search *s)
+static bool is_known_gone(const struct drop_gone *gone, int ifindex)
+{
+	unsigned int i;
+
+	for (i = 0; i < gone->n && gone->ifindex[i] != ifindex; i++)
+		;
+	return i < gone->n;
+}
+
+static void learn_chain(struct search *s, struct hlist_nulls_head *chain, spinlock_t *lock)
+{
+	struct drop_gone *gone = s->gone;
+	struct hlist_nulls_node *node;
+	struct sock *sk;
+	int ifindex;
+
+	rcu_read_lock();
+	spin_lock_bh(lock);
+	sk_nulls_for_each(sk, node, chain) {
+		ifindex = READ_ONCE(sk->sk_bound_dev_if);
+		if (!ifindex || !net_eq(sock_net(sk), s->net) || is_known_gone(gone, ifindex) ||
+		    dev_get_by_index_rcu(s->net, ifindex))
+			continue;
+		if (gone->n < DROP_GONE_MAX)
+			gone->ifindex[gone->n++] = ifindex;
+		else
+			gone->more = true;
+	}
+	spin_unlock_bh(lock);
+	rcu_read_unlock();
+}
+
+/*
+ * A socket can only be found by the interface that it is bound to, also when that is gone. There is
+ * no list of those: all sockets are looked at, but not again until an interface comes or goes.
+ */
+static void learn_gone(struct search *s)
+{
+	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
+	unsigned int i, seq = READ_ONCE(s->net->dev_base_seq);
+
+	if (s->gone->seq == seq)
+		return;
+	memset(s->gone, 0, sizeof(*s->gone));
+	for (i = 0; i <= table->ehash_mask; i++) {
+		if (!(i % WALK_REST) && must_stop(s))
+			return;
+		if (!hlist_nulls_empty(&table->ehash[i].chain))
+			learn_chain(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
+	}
+	s->gone->seq = seq;
+}
+
+static struct sock *find_by_device(const struct search *s)
 {
 	struct net_device *dev;
 	struct sock *sk;
 
+	for_each_netdev_rcu(s->net, dev) {
+		sk = lookup(s->net, s->sel, dev->ifindex);
+		if (sk)
+			return sk;
+	}
+	return NULL;
+}
+
+/* Without an interface in the line: a socket bound to none, else one bound to any. */
+static struct sock *find_pair(struct search *s)
+{
+	struct sock *sk;
+	unsigned int i;
+
 	rcu_read_lock();
 	sk = lookup(s->net, s->sel, s->ifindex);
-	if (!sk && !s->ifindex) {
-		for_each_netdev_rcu(s->net, dev) {
-			sk = lookup(s->net, s->sel, dev->ifindex);
-			if (sk)
-				break;
-		}
-	}
+	if (!sk && !s->ifindex)
+		sk = find_by_device(s);
+	rcu_read_unlock();
+	if (sk || s->ifindex)
+		return sk;
+	learn_gone(s);
+	rcu_read_lock();
+	for (i = 0; !sk && i < s->gone->n; i++)
+		sk = lookup(s->net, s->sel, s->gone->ifindex[i]);
 	rcu_read_unlock();
 	return sk;
 }
@@ -346,6 +419,8 @@ static void drop_pair(struct search *s)
 		if (!drop_one(sk, s) && !request)
 			return;
 	}
+	if (!s->met && !s->ifindex && s->gone->more)
+		walk_connections(s);
 }
 
 static int find_ifindex(struct net *net, const char *name)
@@ -358,15 +433,20 @@ static int find_ifindex(struct net *net, const char *name)
 	if (dev)
 		ifindex = dev->ifindex;
 	rcu_read_unlock();
-	if (!ifindex && kstrtoint(name, 10, &ifindex))
-		return 0;
-	return ifindex;
+	if (ifindex)
+		return ifindex;
+	/* "if7" is what ss calls one that is gone. */
+	if (!strncmp(name, "if", 2))
+		name += 2;
+	return kstrtoint(name, 10, &ifindex) ? 0 : ifindex;
 }
 
-void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
-		  const bool *stop)
+void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_gone *gone,
+		  struct drop_totals *totals, const bool *stop)
 {
-	struct search s = { .net = net, .sel = sel, .totals = totals, .stop = stop };
+	struct search s = {
+		.net = net, .sel = sel, .gone = gone, .totals = totals, .stop = stop
+	};
 
 	if (*sel->ifname) {
 		s.ifindex = find_ifindex(net, sel->ifname);
@@ -383,6 +463,6 @@ void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_
 		if (sel->states & (1U << TCP_LISTEN))
 			walk_listeners(&s);
 	}
-	if (!s.met)
+	if (!s.met && !s.cut)
 		totals->not_found++;
 }

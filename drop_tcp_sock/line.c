@@ -26,10 +26,15 @@ static void cut_held(struct drop_cutter *cutter, struct drop_text *line)
 	cutter->too_long = false;
 }
 
+/* A carriage return at the end does not count, also not as one byte too many. */
 static void cut_return(struct drop_text *line)
 {
 	if (line->len && line->s[line->len - 1] == '\r' && !line->too_long)
 		line->len--;
+	if (line->len > DROP_LINE_MAX) {
+		line->len = DROP_LINE_MAX;
+		line->too_long = true;
+	}
 }
 
 bool drop_cut(struct drop_cutter *cutter, const char **data, size_t *len, struct drop_text *line)
@@ -37,7 +42,7 @@ bool drop_cut(struct drop_cutter *cutter, const char **data, size_t *len, struct
 	const char *end = memchr(*data, '\n', *len);
 	size_t taken = end ? (size_t)(end - *data) : *len;
 
-	if (end && !cutter->len && taken <= DROP_LINE_MAX) {
+	if (end && !cutter->len && taken <= sizeof(cutter->held)) {
 		line->s = *data;
 		line->len = taken;
 		line->too_long = false;

@@ -10,7 +10,7 @@
 
 #include "pure.h"
 
-#define DROP_LINE_MAX 256 /* bytes of a line, its newline not among them */
+#define DROP_LINE_MAX 256 /* bytes of a line, neither CR nor LF at its end among them */
 #define DROP_ESCAPED_MAX (4 * DROP_LINE_MAX + 1) /* the most that drop_escape() makes of it */
 #define DROP_IFNAME_MAX 16 /* of an interface's name, its NUL among them; the kernel's IFNAMSIZ */
 #define DROP_STATES 12 /* TCP's states are numbered from 1 to 11 */
@@ -23,7 +23,7 @@
  * @too_long: the line has more bytes than @held, of which the first are kept
  */
 struct drop_cutter {
-	char held[DROP_LINE_MAX];
+	char held[DROP_LINE_MAX + 1]; /* and a carriage return */
 	u16 len;
 	bool too_long;
 };

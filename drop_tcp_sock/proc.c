@@ -15,6 +15,7 @@
  *				came of a line is added in one go, CHUNK bytes of lines at a time
  */
 #include <linux/capability.h>
+#include <linux/cred.h>
 #include <linux/module.h>
 #include <linux/proc_fs.h>
 #include <linux/sched/signal.h>
@@ -37,7 +38,8 @@ static bool unloading;
 /**
  * struct drop_net - a network namespace's part
  * @file: what is under /proc/net; NULL once it is removed
- * @act: one line is carried out at a time
+ * @act: one line is carried out at a time; guards @gone
+ * @gone: what a line learnt of interfaces, for the next
  * @lock: guards @totals, @bad and @bad_len
  * @totals: since the module was loaded or the namespace made
  * @bad: the last malformed line, its first bytes
@@ -47,6 +49,7 @@ static bool unloading;
 struct drop_net {
 	struct proc_dir_entry *file;
 	struct mutex act; /* one line at a time */
+	struct drop_gone gone;
 	spinlock_t lock; /* guards totals, bad, bad_len and each file's own */
 	struct drop_totals totals;
 	char bad[DROP_LINE_MAX];
@@ -146,7 +149,7 @@ static int carry_out(struct drop_file *df, const struct drop_text *line, struct 
 		return err;
 	if (!READ_ONCE(dn->dying)) {
 		sum->requested++;
-		drop_sockets(df->net, &sel, sum, &dn->dying);
+		drop_sockets(df->net, &sel, &dn->gone, sum, &dn->dying);
 	}
 	/* Set now, it may have cut a walk short: the line does not count as done. */
 	if (READ_ONCE(dn->dying))
@@ -300,6 +303,17 @@ static int drop_open(struct inode *inode, struct file *file)
 	return err;
 }
 
+/*
+ * To carry out a line may take as long as a socket's owner likes, and who closes a file last need
+ * not have asked for that: a program of another user that was sent it, or the kernel's own thread
+ * that closes what nobody can reach any more, or what was in use by an interrupt, for the whole
+ * machine.
+ */
+static bool may_wait(const struct file *file)
+{
+	return !(current->flags & PF_KTHREAD) && uid_eq(current_euid(), file->f_cred->euid);
+}
+
 static int drop_release(struct inode *inode, struct file *file)
 {
 	struct drop_file *df = ((struct seq_file *)file->private_data)->private;
@@ -309,7 +323,10 @@ static int drop_release(struct inode *inode, struct file *file)
 
 	/* A last line without a newline. Nobody can be told what came of it; the totals can. */
 	if (!READ_ONCE(df->dn->dying) && drop_cut_last(&df->cutter, &line)) {
-		carry_out(df, &line, &sum);
+		if (may_wait(file))
+			carry_out(df, &line, &sum);
+		else
+			refuse(df, &line, "somebody else closed its file", &sum);
 		account(df, &sum);
 	}
 	kfree(df);

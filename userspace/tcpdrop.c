@@ -143,7 +143,7 @@ static void print_found(const struct found *f)
 	printf(" %s\n", drop_state_name(f->state));
 }
 
-/* As the module does: a name, else an index. Return: 0 if it is neither. */
+/* As the module does: a name, else an index, or "if7", as ss has it. Return: 0 if it is none. */
 static unsigned int ifindex_of(const char *name)
 {
 	unsigned int ifindex = if_nametoindex(name);
@@ -152,6 +152,8 @@ static unsigned int ifindex_of(const char *name)
 
 	if (ifindex)
 		return ifindex;
+	if (!strncmp(name, "if", 2))
+		name += 2;
 	value = strtoul(name, &end, 10);
 	return *end || value > INT_MAX ? 0 : value;
 }

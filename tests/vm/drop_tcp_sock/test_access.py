@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 """Proves who may, and what happens when namespaces and the module itself go."""
 
+import array
 import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -37,6 +39,39 @@ def as_nobody(function):
     os.close(r)
     os.waitpid(pid, 0)
     return said
+
+
+@pytest.mark.parametrize("who", ["a process of the same user", "a process of another user", "the kernel, which nobody can reach"])
+def test_who_closes_it_last(who):
+    """The end of the file carries out a last line without newline, unless who is kept for as long as that takes never asked for it."""
+    with Pair() as pair:
+        fd = os.open(FILE, os.O_WRONLY)
+        os.write(fd, line_of(key_of(pair.client)).encode())
+        r, w = os.pipe()
+        ends = socket.socketpair()
+        pid = os.fork()
+        if not pid:
+            os.close(w)
+            if "same" not in who:
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            os.read(r, 1)  # until nobody else has any of them
+            os._exit(0)
+        if "kernel" in who:  # in a queue that only what is in it refers to
+            ends[0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd, ends[1].fileno()]))])
+        os.close(fd)
+        for end in ends:
+            end.close()
+        os.close(r)
+        os.close(w)
+        os.waitpid(pid, 0)
+        if "same" in who:
+            assert gained() == {"requested": 1, "dropped": 1, "dropped_established": 1}
+            return
+        wait_for(lambda: totals()["malformed"])
+        assert gained() == {"malformed": 1}
+        pair.client.sendall(b"alive")
+        assert pair.served.recv(5) == b"alive"
 
 
 def test_mode():

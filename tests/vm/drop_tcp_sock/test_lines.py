@@ -234,12 +234,19 @@ def test_last_malformed_is_escaped(klog):
 
 
 def test_longest_line():
-    """256 bytes are a line, 257 are not."""
-    line = line_of(time_wait())
-    write(line.ljust(256) + "\n")
-    assert totals()["dropped"] == 1
-    assert fails(line.ljust(257) + "\n") == errno.EINVAL
-    assert totals()["malformed"] == 1
+    """256 bytes are a line, 257 are not, unless the last one is a carriage return."""
+    lines = [line_of(key) for key in time_waits(3)]
+    write(lines[0].ljust(256) + "\n")
+    write(lines[1].ljust(256) + "\r\n")
+    assert totals()["dropped"] == 2
+    for n, end in enumerate(("\n", "\r\n", "\r\r\n")):
+        assert fails(lines[2].ljust(257 - (end == "\r\r\n")) + end) == errno.EINVAL
+        assert totals()["malformed"] == n + 1
+    with FILE.open("w") as f:
+        f.write(lines[2].ljust(256) + "\r")
+        f.flush()
+        f.write("\n")
+    assert totals()["dropped"] == 3
 
 
 def test_bad_line_among_good_ones(klog):
@@ -289,7 +296,7 @@ def test_garbage(kind, klog):
     else:
         assert write(data) == len(data)
     after = totals()
-    blank = sum(not line.strip(b" \t\r") and len(line) <= 256 for line in data.split(b"\n")[:-1])
+    blank = sum(not line.strip(b" \t\r") and len(line.removesuffix(b"\r")) <= 256 for line in data.split(b"\n")[:-1])
     rest = 1 if data.split(b"\n")[-1] else 0
     assert after["malformed"] == data.count(b"\n") - blank + rest and after["requested"] == 0
     # Ten lines in five seconds is what the kernel's rate limit lets through.

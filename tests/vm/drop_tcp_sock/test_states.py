@@ -3,6 +3,7 @@
 
 import contextlib
 import errno
+import json
 import select
 import socket
 import threading
@@ -278,14 +279,20 @@ def test_both_ends_on_loopback():
 # --- interfaces and namespaces ---
 
 
-@pytest.fixture(scope="module")
-def link():
-    """Namespaces left and right, joined by a veth pair of the same name on both sides."""
-    with network_namespace("left"), network_namespace("right"):
-        ip("link add wire netns left type veth peer name wire netns right")
-        for ns, last in (("left", 1), ("right", 2)):
+@contextlib.contextmanager
+def wire(left, right):
+    """Two namespaces, joined by a veth pair of the same name on both sides."""
+    with network_namespace(left), network_namespace(right):
+        ip(f"link add wire netns {left} type veth peer name wire netns {right}")
+        for ns, last in ((left, 1), (right, 2)):
             ip("link set wire addrgenmode none", f"addr add 10.7.7.{last}/24 dev wire", f"addr add fe80::{last}/64 dev wire nodad",
                "link set wire up", netns=ns)
+        yield
+
+
+@pytest.fixture(scope="module")
+def link():
+    with wire("left", "right"):
         yield
 
 
@@ -329,6 +336,32 @@ def test_bound_to_a_device(link, host, mine, bind, name):
             else:
                 client.sendall(b"alive")
                 assert receive(served, 5) == b"alive"
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("host,mine,bind", [("10.7.7.2", "10.7.7.1", "bind"), ("fe80::2", "fe80::1", "")])
+def test_bound_to_a_device_that_is_gone(host, mine, bind, named):
+    """A socket lives on without its interface, and is found by its addresses as before; by whatever name ss has for the interface, too."""
+    with wire("this", "other"), contextlib.ExitStack() as stack:
+        listener, address = end_of_wire("other", host, bind)
+        client, _ = end_of_wire("this", host, bind)
+        for s in (listener, client):
+            stack.enter_context(s)
+        listener.bind(address)
+        listener.listen()
+        client.connect(address)
+        stack.enter_context(listener.accept()[0])
+        ifindex = json.loads(sh("ip", "-j", "link", "show", "wire", netns="this").stdout)[0]["ifindex"]
+        ip("link del wire", netns="this")
+        names = (f"%if{ifindex}", f"%{ifindex}") if named else ("",)
+        ends = [((f"[{mine}]" if ":" in mine else mine) + f"{name}:{client.getsockname()[1]}", f"[{host}]:7000" if ":" in host else f"{host}:7000")
+                for name in names]
+        for ours, theirs in ends:
+            assert sh(TCPDROP, "-n", "--netns", "this", ours, theirs).stdout.startswith("would drop ")
+        done = sh(TCPDROP, "-v", "--netns", "this", *ends[0])
+        assert done.stdout == f"{' '.join(ends[0])}: dropped established\n"
+        with pytest.raises(ConnectionAbortedError):
+            client.recv(1)
 
 
 def test_another_namespace_is_untouched():
