@@ -37,9 +37,14 @@ static void disinherit(struct ksrv_server *srv, struct sock *sk)
 	write_unlock(&sk->sk_callback_lock);
 }
 
-/* Puts our callbacks in. The pump's lock is held, so none runs before all are there. */
-static void attach(struct ksrv_conn *conn, struct sock *sk)
+/*
+ * Puts our callbacks in. The pump's lock is held, so none runs before all are there. Return: false
+ * if somebody else has the socket already, as a BPF sockmap, which takes one under the same lock.
+ */
+static bool attach(struct ksrv_conn *conn, struct sock *sk)
 {
+	if (unlikely(READ_ONCE(sk->sk_user_data)))
+		return false;
 	conn->data_ready = sk->sk_data_ready;
 	conn->write_space = sk->sk_write_space;
 	conn->state_change = sk->sk_state_change;
@@ -54,6 +59,7 @@ static void attach(struct ksrv_conn *conn, struct sock *sk)
 	sk->sk_state_change = ksrv_state_change;
 	sk->sk_error_report = ksrv_state_change;
 	write_unlock(&sk->sk_callback_lock);
+	return true;
 }
 
 static void detach(struct ksrv_conn *conn, struct sock *sk)
@@ -118,6 +124,35 @@ static void refuse(struct ksrv_server *srv, struct socket *sock, enum ksrv_count
 	ksrv_socket_reset(sock);
 }
 
+/* An alloc_conn() that waits for what has ended, since its place is free. */
+static struct ksrv_conn *alloc_conn_patiently(struct ksrv_server *srv, struct socket *sock)
+{
+	struct ksrv_conn *conn = alloc_conn(srv, sock);
+	unsigned int tries;
+
+	for (tries = 0; unlikely(conn == ERR_PTR(-EAGAIN)) && tries < KSRV_FLUSH_TRIES; tries++) {
+		if (tries)
+			usleep_range(500, 1000); /* for an I/O worker */
+		ksrv_conn_flush_ended(srv);
+		conn = alloc_conn(srv, sock);
+	}
+	return conn;
+}
+
+/* Takes back alloc_conn() and what came of it, of a connection that was never attached. */
+static void forget_conn(struct ksrv_conn *conn)
+{
+	struct ksrv_server *srv = conn->srv;
+
+	mutex_lock(&srv->conns_mutex);
+	list_del(&conn->node);
+	ksrv_peer_put(srv, conn->peer);
+	mutex_unlock(&srv->conns_mutex);
+	kmem_cache_free(srv->cache, conn);
+	if (atomic_dec_and_test(&srv->active))
+		wake_up_all(&srv->idle);
+}
+
 /**
  * ksrv_conn_open() - begin to serve an accepted socket
  * @srv: the server
@@ -131,13 +166,9 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 	struct sock *sk = sock->sk;
 	struct ksrv_conn *conn;
 
-	conn = unlikely(READ_ONCE(sk->sk_user_data)) ? ERR_PTR(-EBUSY) : alloc_conn(srv, sock);
-	if (unlikely(conn == ERR_PTR(-EAGAIN))) {
-		ksrv_conn_flush_ended(srv);
-		conn = alloc_conn(srv, sock);
-	}
+	conn = alloc_conn_patiently(srv, sock);
 	if (IS_ERR(conn)) {
-		refuse(srv, sock, PTR_ERR(conn) == -EUSERS ? KSRV_REJECTED : KSRV_ERRORS);
+		refuse(srv, sock, PTR_ERR(conn) == -ENOMEM ? KSRV_ERRORS : KSRV_REJECTED);
 		return;
 	}
 	/* On the list first: a connection that dies at once is to be found there by its release. */
@@ -149,7 +180,12 @@ void ksrv_conn_open(struct ksrv_server *srv, struct socket *sock)
 
 	ksrv_lock(sk);
 	disinherit(srv, sk);
-	attach(conn, sk);
+	if (unlikely(!attach(conn, sk))) {
+		ksrv_unlock(sk);
+		forget_conn(conn);
+		refuse(srv, sock, KSRV_ERRORS);
+		return;
+	}
 	ksrv_count(srv, KSRV_ACCEPTED, 1);
 	clear_bit(KSRV_C_OPENING, &conn->flags);
 	if (srv->svc->ops->open)

@@ -11,6 +11,7 @@
 #include <linux/llist.h>
 #include <linux/mm_types_task.h>
 #include <linux/mutex.h>
+#include <linux/net.h>
 #include <linux/percpu.h>
 #include <linux/siphash.h>
 #include <linux/skbuff.h>
@@ -23,6 +24,8 @@
 
 /* Bytes that one run of the pump takes before it hands the rest to the worker. */
 #define KSRV_PUMP_BUDGET (256 * 1024)
+/* Bytes that each of its buffers counts as at least. */
+#define KSRV_PUMP_COST 512
 /*
  * What one run of an I/O worker does before it lets others run: connections pumped, where every
  * KSRV_IO_COST bytes that move count as a further one.
@@ -46,6 +49,8 @@
 #define KSRV_USER_TIMEOUT_MAX 900
 /* How long a connection that has said and heard all waits to be freed with others, in jiffies. */
 #define KSRV_LEAVE_DELAY 1
+/* How often a new connection has those freed that have ended before it is refused for them. */
+#define KSRV_FLUSH_TRIES 5
 /* log2 of the buckets that peers' addresses are found by. */
 #define KSRV_PEER_BITS 10
 
@@ -79,8 +84,8 @@ enum ksrv_counter {
  * struct ksrv_cpu - what each CPU has of its own
  * @counts: this CPU's part of each counter; bottom halves off
  * @frag: page that answers are copied into, lent to a socket for the time of a send; bottom
- *	halves off. Were it the socket's own, each connection would keep up to 32 KiB until it
- *	is closed.
+ *	halves off. Were it the socket's own, each connection would keep up to 32 KiB. See
+ *	may_borrow() for those that get one all the same.
  * @io: the part whose @worker serves this CPU: this one, unless the CPU was not online at load
  * @worker: I/O worker: thread that pumps the connections of @ready; NULL where there is none
  * @ready: connections for @worker, as they came; many producers, @worker is the one consumer
@@ -123,6 +128,7 @@ struct ksrv_peer {
  * @svc: what it serves
  * @net: namespace it lives in; not held: the pernet exit stops the server first
  * @listener: listening socket
+ * @ops: the listener's and every connection's operations: TCP's, but for one
  * @data_ready: the listener's original callback, for accepted sockets to get back
  * @state_change: likewise
  * @cpu: what each CPU has of its own
@@ -148,6 +154,7 @@ struct ksrv_server {
 	const struct ksrv_service *svc;
 	struct net *net;
 	struct socket *listener;
+	struct proto_ops ops;
 	void (*data_ready)(struct sock *sk);
 	void (*state_change)(struct sock *sk);
 	struct ksrv_cpu __percpu *cpu;
@@ -193,6 +200,7 @@ struct ksrv_server {
  * @deferred: (pump) the protocol asked for work()
  * @unfinished: (pump) resume is due before input is offered again
  * @eof_told: (pump) the protocol was told of the end of input
+ * @borrowed: (pump) the CPU's page that the last answer was copied into; to be compared only
  * @finish: (pump) enum ksrv_finish
  * @retry: (pump) next pause where memory was short, jiffies
  * @deadline_kind: (pump) what ksrv_conn_deadline() was given
@@ -225,6 +233,7 @@ struct ksrv_conn {
 	bool deferred;
 	bool unfinished;
 	bool eof_told;
+	const struct page *borrowed;
 	u8 finish;
 	u16 retry;
 	u16 deadline_kind;
@@ -293,6 +302,7 @@ void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock);
 void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
 bool ksrv_pump_expired(struct ksrv_conn *conn);
+void ksrv_drop_page(struct sock *sk);
 int ksrv_io_worker(void *data);
 void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);

@@ -188,6 +188,13 @@ static int bind_socket(struct ksrv_server *srv, struct sockaddr_storage *ss)
 	if (err)
 		return err;
 	sk = srv->listener->sk;
+	/*
+	 * Accepted sockets have the listener's operations. Where a BPF program sets SO_RCVLOWAT,
+	 * TCP calls data_ready, to wake a process; but amid its own work, where nobody may pump.
+	 */
+	srv->ops = *srv->listener->ops;
+	srv->ops.set_rcvlowat = NULL;
+	srv->listener->ops = &srv->ops;
 	sock_set_reuseaddr(sk);
 	tcp_sock_set_nodelay(sk);
 	lock_sock(sk);

@@ -104,21 +104,53 @@ static int account(struct ksrv_conn *conn, int sent, size_t len)
 	return sent;
 }
 
+/**
+ * ksrv_drop_page() - give back the page that a connection's answers were copied into
+ * @sk: the socket; the pump's lock is held
+ */
+void ksrv_drop_page(struct sock *sk)
+{
+	put_page(sk->sk_frag.page);
+	sk->sk_frag.page = NULL;
+}
+
+/*
+ * Whether an answer may be copied into this CPU's page. Every page that has some of a connection's
+ * bytes is pinned by them, and the send queue's limit counts bytes: as many pages as there are
+ * answers, if other connections use up the CPU's in between. So a connection whose bytes are all
+ * acknowledged may, and one that would begin no other page than its last; else what it sends goes
+ * into a page of its own, one after the other.
+ */
+static bool may_borrow(struct ksrv_conn *conn, struct sock *sk, const struct page_frag *frag)
+{
+	if (unlikely(tcp_sk(sk)->snd_una != tcp_sk(sk)->write_seq))
+		return frag->page == conn->borrowed && !sk->sk_frag.page;
+	if (unlikely(sk->sk_frag.page))
+		ksrv_drop_page(sk);
+	return true;
+}
+
 /* Sends a copy of @n pieces of @len bytes in all. Pump context. */
 static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, size_t len, bool more)
 {
 	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
 	struct sock *sk = conn->sock->sk;
 	struct page_frag *frag = &this_cpu_ptr(conn->srv->cpu)->frag;
+	bool borrow;
 	int sent;
 
 	lockdep_assert_held(&sk->sk_lock.slock);
 	if (conn->blocked)
 		return 0;
 	iov_iter_kvec(&msg.msg_iter, WRITE, piece, n, len);
-	swap(sk->sk_frag, *frag);
+	borrow = may_borrow(conn, sk, frag);
+	if (likely(borrow))
+		swap(sk->sk_frag, *frag);
 	sent = ksrv_hook_send_fails() ? -EAGAIN : tcp_sendmsg_locked(sk, &msg, len);
-	swap(sk->sk_frag, *frag);
+	if (likely(borrow)) {
+		swap(sk->sk_frag, *frag);
+		conn->borrowed = frag->page;
+	}
 	return account(conn, sent, len);
 }
 
@@ -402,7 +434,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 	 */
 	if (taken && inet_csk_ack_scheduled(sk) && tcp_sk(sk)->write_seq == tcp_sk(sk)->snd_nxt)
 		inet_csk_exit_pingpong_mode(sk);
-	desc->count -= min_t(size_t, taken, desc->count);
+	desc->count -= min_t(size_t, max(taken, KSRV_PUMP_COST), desc->count);
 	desc->written += taken;
 	return taken;
 }
@@ -745,7 +777,8 @@ void ksrv_data_ready(struct sock *sk)
 {
 	struct ksrv_conn *conn = ksrv_conn_of(sk);
 
-	if (!conn)
+	/* A BPF program that a send runs can have TCP call this amid the pump. */
+	if (!conn || unlikely(conn->in_pump))
 		return;
 	/*
 	 * tcp_urg() calls this in the middle of a segment's processing, with the mark set; leave

@@ -35,13 +35,17 @@ static int stat_show(struct seq_file *seq, void *v)
 {
 	const struct ksrv_server *srv = pde_data(file_inode(seq->file));
 	const char *const *own = srv->svc->counters;
-	u64 accepted, closed;
+	u64 accepted, closed, in, fast;
 	unsigned int i;
 
 	/* In this order no connection is seen closed that was not seen accepted. */
 	closed = sum(srv, KSRV_CLOSED);
 	smp_rmb(); /* another CPU adds to them in the order of the connection's life */
 	accepted = sum(srv, KSRV_ACCEPTED);
+	/* Nor a byte taken in the receive path that was not seen taken. */
+	fast = sum(srv, KSRV_FASTPATH_BYTES);
+	smp_rmb(); /* likewise */
+	in = sum(srv, KSRV_BYTES_IN);
 	seq_printf(seq, "version %d\n", KSRV_STAT_VERSION);
 	seq_printf(seq, "accepted %llu\n", accepted);
 	seq_printf(seq, "active %llu\n", accepted - closed);
@@ -49,9 +53,9 @@ static int stat_show(struct seq_file *seq, void *v)
 	seq_printf(seq, "rejected %llu\n", sum(srv, KSRV_REJECTED));
 	seq_printf(seq, "timeouts %llu\n", sum(srv, KSRV_TIMEOUTS));
 	seq_printf(seq, "errors %llu\n", sum(srv, KSRV_ERRORS));
-	seq_printf(seq, "bytes_in %llu\n", sum(srv, KSRV_BYTES_IN));
+	seq_printf(seq, "bytes_in %llu\n", in);
 	seq_printf(seq, "bytes_out %llu\n", sum(srv, KSRV_BYTES_OUT));
-	seq_printf(seq, "fastpath_bytes %llu\n", sum(srv, KSRV_FASTPATH_BYTES));
+	seq_printf(seq, "fastpath_bytes %llu\n", fast);
 	for (i = 0; own && own[i]; i++)
 		seq_printf(seq, "%s %llu\n", own[i], sum_own(srv, i));
 	return 0;

@@ -7,6 +7,21 @@
 
 #include "ksrv_impl.h"
 
+/*
+ * A connection that has got a page of its own needs it no more once all is acknowledged; the next
+ * answer may be long in coming.
+ */
+static void take_page(struct sock *sk)
+{
+	local_bh_disable();
+	bh_lock_sock(sk);
+	if (!sock_owned_by_user(sk) && sk->sk_frag.page &&
+	    tcp_sk(sk)->snd_una == tcp_sk(sk)->write_seq)
+		ksrv_drop_page(sk);
+	bh_unlock_sock(sk);
+	local_bh_enable();
+}
+
 /* A byte that the peer has acknowledged has moved as well: a slow reader is not idle. */
 static void look_at_acks(struct ksrv_conn *conn)
 {
@@ -66,6 +81,8 @@ void ksrv_sweep_work(struct work_struct *work)
 		if (READ_ONCE(conn->flags) & (BIT(KSRV_C_DYING) | BIT(KSRV_C_OPENING)))
 			continue;
 		look_at_acks(conn);
+		if (READ_ONCE(conn->sock->sk->sk_frag.page))
+			take_page(conn->sock->sk);
 		if (is_due(conn))
 			expire(srv, conn);
 		if (timeout && is_idle(conn, timeout) && ksrv_conn_end(conn, KSRV_END_RESET))

@@ -46,7 +46,7 @@ def test_max_conns(load):
     assert alive(socks[-1])
 
 
-@modes("fast")
+@modes("fast")  # a worker may not have come to the last one's FIN yet
 def test_max_conns_and_clients_one_after_the_other(load):
     """A place is free again once its client has gone, however soon the next one comes."""
     kecho = load("kecho", max_conns=1)
@@ -60,6 +60,20 @@ def test_max_conns_and_clients_one_after_the_other(load):
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     stats = kecho.stats()
     assert stats["rejected"] == 0 and stats["accepted"] == i + 1, stats
+
+
+@modes("worker")
+def test_a_place_that_is_not_free_in_time(load):
+    """A client has gone, but an I/O worker has yet to come by its connection: the next one is refused for want of a place, by no error."""
+    kecho = load("kecho", hooks=True, max_conns=1, hook_io_waits=3000)
+    with connect() as s:
+        s.sendall(b"x")
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert refused()
+    kecho.wait("rejected", 1)
+    kecho.wait("active", 0)
+    stats = kecho.stats()
+    assert stats["errors"] == 1 and stats["rejected"] == 1, stats  # the reset
 
 
 @modes("fast")

@@ -3,12 +3,13 @@
 writes to the log, and when it ends all is as before."""
 
 import contextlib
+import os
 import select
 import socket
 import time
 
 import pytest
-from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, scaled, sh, shut, sysctl
+from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, receive, scaled, sh, shut, sysctl
 from overload import GET, URL, exchange, kernel_memory, netstat, others_are_served, served, swallow, syn_flood, tcp_limit
 
 pytestmark = pytest.mark.boot(minutes=4)
@@ -179,3 +180,44 @@ def test_full_accept_queue(load, klog, port):
         assert stats["requests"] == stats["responses_2xx"] == come, stats
     assert stats["errors"] > 0
     assert [line for line in klog.lines() if line.startswith(name)] == []
+
+
+@contextlib.contextmanager
+def on_one_cpu():
+    """Whoever asks from here, and so whoever answers in the receive path."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {0})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+@pytest.mark.parametrize("port", [PORT, HTTP_PORT], ids=["kecho", "khttpd"])
+@modes("fast", "worker")
+def test_a_page_for_each_answer(servers, port):
+    """A client takes nothing, and asks for a little now and then; between, another has the rest of the page used up that the answer was
+    copied into. What is not acknowledged pins as many bytes as it is, give or take a page, and not a page for each answer."""
+    servers[1].set("request_timeout", 600)
+    rounds = scaled(500, 10)
+    little, much = (b"y", b"z" * 1900) if port == PORT else (GET, GET * 60)
+    with connect(port=port) as s:
+        s.sendall(little)
+        size = len(s.recv(4096)) * len(much) // len(little)  # of much's answer
+
+    def ask(times):
+        for _ in range(times):
+            waiting.sendall(little)
+            for _ in range(34000 // size + 1):  # 32 KiB
+                busy.sendall(much)
+                receive(busy, size)
+
+    with on_one_cpu(), connect(port=port, timeout=60) as busy, shut(port, b"x" * 8192 if port == PORT else GET * 60) as waiting:
+        for s in (busy, waiting):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ask(20)
+        before = kernel_memory()
+        ask(rounds)
+        more = kernel_memory() - before
+        print(f"{rounds} answers of {size * len(little) // len(much)} bytes: {more >> 10} KiB more")
+        assert more < 6 << 20
