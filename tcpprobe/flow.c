@@ -312,6 +312,17 @@ static void tell_purged(const struct flow *f, u64 now)
 	probe_ring_put(&rec);
 }
 
+static void free_flows(struct hlist_head *gone)
+{
+	struct hlist_node *next;
+	struct flow *f;
+
+	hlist_for_each_entry_safe(f, next, gone, node) {
+		kmem_cache_free(cache, f);
+		atomic_dec(&active);
+	}
+}
+
 static void purge_bucket(struct bucket *b, u64 idle)
 {
 	struct hlist_node *next;
@@ -330,10 +341,7 @@ static void purge_bucket(struct bucket *b, u64 idle)
 		tell_purged(f, now);
 	}
 	raw_spin_unlock_irqrestore(&b->lock, flags);
-	hlist_for_each_entry_safe(f, next, &gone, node) {
-		kmem_cache_free(cache, f);
-		atomic_dec(&active);
-	}
+	free_flows(&gone);
 }
 
 static void purge(struct work_struct *work)
@@ -427,6 +435,36 @@ int probe_flows_resize(unsigned int buckets)
 	smp_store_release(&table, new); /* it holds all flows */
 	synchronize_rcu();
 	kvfree(old);
+	return 0;
+}
+
+int probe_flows_narrow(unsigned int port)
+{
+	struct hlist_node *next;
+	unsigned long flags;
+	HLIST_HEAD(gone);
+	struct bucket *b;
+	struct flow *f;
+	unsigned int i;
+
+	if (!table || !port)
+		return 0;
+	synchronize_rcu(); /* from here on no handler takes on one of another port */
+	for (i = 0; i < table->n; i++) {
+		b = &table->buckets[i];
+		rest_among_buckets(i);
+		if (hlist_empty(&b->flows))
+			continue;
+		raw_spin_lock_irqsave(&b->lock, flags);
+		hlist_for_each_entry_safe(f, next, &b->flows, node) {
+			if (f->local_port == port || f->remote_port == port)
+				continue;
+			hlist_del(&f->node);
+			hlist_add_head(&f->node, &gone);
+		}
+		raw_spin_unlock_irqrestore(&b->lock, flags);
+	}
+	free_flows(&gone);
 	return 0;
 }
 

@@ -199,6 +199,7 @@ int probe_flows_start(void);
 void probe_flows_stop(void);
 void probe_flows_drain(void); /* no work of ours is pending from here on */
 int probe_flows_resize(unsigned int buckets);
+int probe_flows_narrow(unsigned int port); /* forgets those that have another, without a record */
 
 /**
  * probe_flow() - find or take on the flow of a socket, and judge whether to sample

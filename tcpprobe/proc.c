@@ -21,6 +21,7 @@
 
 #define FILE_NAME "tcpprobe"
 #define TICK_MS 10 /* how often a waiting reader looks */
+#define READ_MAX (1 << 20) /* bytes that a read takes at most */
 #define PATIENCE_MS 100 /* after so long it takes what is there, be it less than readnum */
 #define TEXT_SIZE (8 * PROBE_LINE_MAX)
 
@@ -212,6 +213,8 @@ static ssize_t probe_read(struct file *file, char __user *to, size_t len, loff_t
 	size_t done = 0, n;
 	ssize_t err = 0;
 
+	/* Records may come as fast as they are read: a call ends all the same. */
+	len = min_t(size_t, len, READ_MAX);
 	if (mutex_lock_interruptible(&reader->mutex))
 		return -ERESTARTSYS;
 	while (done < len) {

@@ -23,9 +23,9 @@ static const unsigned int zero, one = 1, two = 2, max_port = 65535, max_time = 3
 static const unsigned int min_bufsize = 16, max_bufsize = 1 << 22, max_readnum = 1 << 20;
 static const unsigned int max_hashsize = 1 << 24, max_flows = 1 << 24, max_purgetime = 31536000;
 
-/* Those whose change takes more than a store. @resize puts the new value into effect. */
-static int resizing(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *len, loff_t *pos,
-		    int (*resize)(unsigned int value))
+/* Those whose change takes more than a store. @change puts the new value into effect. */
+static int changing(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *len, loff_t *pos,
+		    int (*change)(unsigned int value))
 {
 	unsigned int *value = table->data;
 	unsigned int old;
@@ -35,7 +35,7 @@ static int resizing(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *le
 	old = *value;
 	err = proc_douintvec_minmax(table, write, buffer, len, pos);
 	if (!err && write && *value != old) {
-		err = resize(*value);
+		err = change(*value);
 		if (err)
 			WRITE_ONCE(*value, old);
 	}
@@ -45,12 +45,17 @@ static int resizing(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *le
 
 static int do_bufsize(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *len, loff_t *pos)
 {
-	return resizing(table, write, buffer, len, pos, probe_rings_resize);
+	return changing(table, write, buffer, len, pos, probe_rings_resize);
 }
 
 static int do_hashsize(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *len, loff_t *pos)
 {
-	return resizing(table, write, buffer, len, pos, probe_flows_resize);
+	return changing(table, write, buffer, len, pos, probe_flows_resize);
+}
+
+static int do_port(COMPAT_CTL_TABLE *table, int write, void *buffer, size_t *len, loff_t *pos)
+{
+	return changing(table, write, buffer, len, pos, probe_flows_narrow);
 }
 
 #define ENTRY(name, variable, handler, min, max)                                                 \
@@ -66,7 +71,7 @@ static struct ctl_table entries[] = {
 	ENTRY("full", probe_full, proc_douintvec_minmax, zero, one),
 	ENTRY("hashsize", probe_hashsize, do_hashsize, zero, max_hashsize),
 	ENTRY("maxflows", probe_maxflows, proc_douintvec_minmax, one, max_flows),
-	ENTRY("port", probe_port, proc_douintvec_minmax, zero, max_port),
+	ENTRY("port", probe_port, do_port, zero, max_port),
 	ENTRY("probetime", probe_time, proc_douintvec_minmax, zero, max_time),
 	ENTRY("purgetime", probe_purgetime, proc_douintvec_minmax, zero, max_purgetime),
 	COMPAT_SYSCTL_END

@@ -228,6 +228,54 @@ def test_port(probe):
         assert {line.sport for line in lines} == {one.port, one.local}
 
 
+def test_port_makes_room(probe):
+    """Who asks for a port when others' flows fill the table gets it at once, and no line of the others', not even of their purge."""
+    probe(maxflows=4, purgetime=1)
+    with Trace() as trace, contextlib.ExitStack() as stack:
+        others = [stack.enter_context(Connection()) for _ in range(3)]
+        for c in others:
+            c.send(b"x")
+        assert "Flows: active 4 " in STAT.read_text()
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            port = listener.getsockname()[1]
+            SYSCTL.joinpath("port").write_text(f"{port}\n")
+            assert "Flows: active 0 " in STAT.read_text()
+            trace.text()
+            with socket.create_connection(("127.0.0.1", port)), listener.accept()[0]:
+                for c in others:
+                    c.send(b"x")
+                time.sleep(2.5)
+            lines = trace.lines()[0]
+        assert {SETUP, PURGE} <= {line.type for line in lines}
+        assert all(port in (line.sport, line.dport) for line in lines)
+
+
+def test_a_read_of_any_size_ends(probe):
+    """However fast records come: by whoever kills the reader, too."""
+    probe(bufsize=1 << 16)
+    stop = threading.Event()
+
+    def traffic():
+        with Connection() as c:
+            while not stop.is_set():
+                c.send(b"x")
+
+    thread = threading.Thread(target=traffic)
+    with Trace() as trace:
+        thread.start()
+        try:
+            while samples()["taken"] < scaled(10000):  # more than a mebibyte of lines
+                time.sleep(0.1)
+            began = time.monotonic()
+            most = max(len(os.read(trace.fd, 64 << 20)) for _ in range(2))
+            took = time.monotonic() - began
+        finally:
+            stop.set()
+            thread.join()
+    print(f"{most} bytes, {took:.1f} s for two reads")
+    assert 0 < most <= 1 << 20 and took < (120 if DEBUG else 20)
+
+
 def test_full_0_is_by_flow(probe):
     """Two flows with windows of different size do not make each other look changed."""
     probe(full=0)
@@ -600,6 +648,16 @@ def test_a_killed_reader_disarms(probe):
     reader.send_signal(signal.SIGKILL)
     reader.wait()
     assert STAT.read_text().count("nobody has") == 6
+
+
+def test_rmmod_when_a_purge_is_due(probe):
+    """What forgets idle flows, each second, has ended before the flows and the rings are gone that it looks through and writes to."""
+    for n in range(6):
+        probe(purgetime=1, hashsize=65536)
+        with Trace(), Connection() as c:
+            c.send(b"x")
+            time.sleep(2 - 0.05 + 0.02 * n)
+            rmmod("tcpprobe")
 
 
 def test_rmmod_under_traffic(probe):
