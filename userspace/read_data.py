@@ -68,6 +68,7 @@ RECV, SEND, TIMEOUT, SETUP, DONE, PURGE = range(6)
 SYN = 2
 SPACE = 1 << 32  # of sequence numbers
 FLUSH_BYTES = 1 << 20  # of CSV text held back
+LINE_MAX = 4096  # bytes; the probe's have 512 at most
 NO_PACING = (1 << 32) - 1, (1 << 64) - 1  # sk_pacing_rate of a connection that is not paced
 # What a line's words look like. A log may come from anybody: addresses become names of files, and words of gnuplot's.
 WORDS = {name: r"([0-9]{1,20})" for name in NAMES} | {
@@ -175,7 +176,7 @@ class Flow:
         self.is_done |= record.type == DONE
         self.timeouts += record.type == TIMEOUT
         if record.type == SEND and record.length:
-            self.sent.see(record.seq, record.length)
+            self.sent.see(record.seq + bool(record.flags & SYN), record.length)  # TCP Fast Open
         # What completes a handshake may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT, or after a lost ACK.
         if record.type in (RECV, SETUP) and record.length:
             self.received.see(record.seq + bool(record.flags & SYN), record.length)
@@ -212,18 +213,41 @@ def endpoint(address, port):
 # --- the directory ---------------------------------------------------------------------------------
 
 
+def free_name(archive, path):
+    """A name in the archive, which is made, that nothing has."""
+    stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
+    archive.mkdir(parents=True, exist_ok=True)
+    for n in range(1000):
+        aside = archive / (f"{path.name}-{stamp}" + (f"-{n}" if n else ""))
+        if not aside.exists():
+            break
+    return aside
+
+
+def empty_directory(path):
+    """Moves what is in it aside within it, where the directory itself cannot go: it is a file system, or the archive is on another."""
+    inside = [entry for entry in path.iterdir() if entry.name != "archive"]
+    if not inside:
+        return
+    aside = free_name(path / "archive", path)
+    aside.mkdir()
+    for entry in inside:
+        entry.rename(aside / entry.name)
+    say(f"moved what was in {path} to {aside}")
+
+
 def make_directory(path, archive):
     """Makes path; moves what has that name aside. Nothing is ever overwritten."""
     if path.exists():
-        stamp = time.strftime("%Y%m%d-%H%M%S", time.localtime(path.stat().st_mtime))
-        archive.mkdir(parents=True, exist_ok=True)
-        for n in range(1000):
-            aside = archive / (f"{path.name}-{stamp}" + (f"-{n}" if n else ""))
-            if not aside.exists():
-                break
-        path.rename(aside)
-        say(f"moved the old {path} to {aside}")
-    path.mkdir(parents=True)
+        aside = free_name(archive, path)
+        try:
+            path.rename(aside)
+            say(f"moved the old {path} to {aside}")
+        except OSError as err:
+            if err.errno not in (errno.EBUSY, errno.EXDEV, errno.EINVAL) or not path.is_dir():
+                raise
+            empty_directory(path)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 class RawLog:
@@ -378,7 +402,8 @@ class Source:
         self.stopped = True
 
     def chunks(self, raw):
-        """Whole lines, as they come; b"" now and then, when there are none. They go to raw first, if there is one."""
+        """Whole lines, as they come; b"" now and then, when there are none. They go to raw first, if there is one. In the end perhaps what
+        a recorded log has of a last line."""
         self.raw = raw
         threading.Thread(target=self.run, daemon=True).start()
         while True:
@@ -396,7 +421,7 @@ class Source:
         try:
             whole = self.read()
             if self.rest and whole:  # a recorded log that was cut off
-                self.hand_on(b"\n")
+                self.queue.put(self.rest)
             self.queue.put(None)
         except Exception as err:  # whatever it is, chunks() raises it: who waits for the queue must not wait for ever
             self.queue.put(err)
@@ -404,7 +429,7 @@ class Source:
     def hand_on(self, data):
         data = self.rest + data
         cut = data.rfind(b"\n") + 1
-        self.rest = data[cut:]
+        self.rest = data[cut:][:LINE_MAX]  # a line that is longer is none, so the rest of it may go
         if cut:
             if self.raw:
                 self.raw.write(data[:cut])
@@ -455,11 +480,21 @@ class Reader:
         self.bad = 0
 
     def take(self, lines):
-        for line in lines.decode("ascii", "replace").splitlines():
-            self.line(line)
+        """Lines, each with its newline: a last one that has none was cut off, even if it looks whole, as its last number may not be."""
+        *whole, rest = lines.decode("ascii", "replace").split("\n")
+        for line in whole:
+            self.number += 1
+            self.line(line.removesuffix("\r"))
+        if rest:
+            self.number += 1
+            self.is_bad(rest, "it was cut off")
+
+    def is_bad(self, line, why):
+        self.bad += 1
+        if self.bad == 1:
+            say(f"line {self.number} is no record, {why}: {line[:200]!r}")
 
     def line(self, line):
-        self.number += 1
         try:
             if line.startswith("# lost "):
                 self.lost += int(line.split(" ")[2])
@@ -468,9 +503,7 @@ class Reader:
                 return
             record = parse(line)
         except (ValueError, IndexError) as err:
-            self.bad += 1
-            if self.bad == 1:
-                say(f"line {self.number} is no record, {err}: {line[:200]!r}")
+            self.is_bad(line, err)
             return
         self.flows.add(record)
         if self.show:
@@ -572,7 +605,8 @@ def parse_arguments():
     parser.add_argument("-o", "--output", type=Path, default=Path("output"), metavar="DIR",
                         help="directory for all files (default: output)")
     parser.add_argument("--archive", type=Path, default=Path("archive"), metavar="DIR",
-                        help="where an older output directory is moved (default: archive)")
+                        help="where an older output directory is moved (default: archive); if it cannot go there, what is in "
+                             "it goes to an archive within it")
     parser.add_argument("--follow", type=Path, metavar="FILE",
                         help="work on a recorded log, to its end, in place of the probe; - is standard input")
     parser.add_argument("--duration", type=seconds, metavar="S", help="stop after S seconds")

@@ -164,6 +164,24 @@ def test_nothing_is_overwritten(tmp_path):
     assert not (tmp_path / "archive" / "output").exists()
 
 
+def test_output_on_a_file_system_of_its_own(tmp_path):
+    """As in "make shell": it cannot be moved, nor what is in it go to another one."""
+    (tmp_path / "log").write_text(record(RECV, 1) + "\n")
+    (tmp_path / "output").mkdir()
+    script = f"mount -t tmpfs none output && {READ_DATA} --follow log && {READ_DATA} --follow log && {READ_DATA} --follow log && find output -type f"
+    done = subprocess.run(["unshare", "-m", "sh", "-c", script], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    files = [line for line in done.stdout.splitlines() if line.startswith("output/")]
+    assert sum(line.endswith("/summary.csv") for line in files) == 3 and "output/summary.csv" in files, files
+    assert sum(line.startswith("output/archive/output-") and line.endswith("/summary.csv") for line in files) == 2, files
+
+
+@pytest.mark.parametrize("flags,seq", [(0x10, 1), (0x2, 0)], ids=["ack", "syn"])
+def test_data_of_fast_open_is_sent(tmp_path, flags, seq):
+    read_data(tmp_path, [record(SEND, 1, length=100, seq=seq, flags=flags), record(SEND, 2, length=50, seq=101)])
+    assert summary(tmp_path)[0]["sent (B)"] == "150"
+
+
 @pytest.mark.parametrize("flags,seq", [(0x10, 1), (0x12, 0)], ids=["ack", "syn"])
 def test_data_that_completes_a_handshake_is_received(tmp_path, flags, seq):
     """It is sampled once, as the set-up."""
@@ -199,12 +217,31 @@ def test_bad_lines(tmp_path, bad, why):
 
 
 def test_a_log_that_was_cut_off(tmp_path):
-    text = record(RECV, 1) + "\n" + record(RECV, 2)
+    """Anywhere in its last line, within the last number and before the newline too."""
+    text = record(RECV, 1) + "\n" + record(RECV, 2) + "\n"
     read_data(tmp_path, text)
     assert summary(tmp_path)[0]["records"] == "2"
-    done = read_data(tmp_path, text[:-60], status=1)
-    assert "line 2 is no record" in done.stderr
+    for cut in (1, 2, 3, 6, 7, 8, 60):
+        done = read_data(tmp_path, text[:-cut], status=1)
+        assert "line 2 is no record" in done.stderr
+        assert summary(tmp_path)[0]["records"] == "1"
+
+
+def test_lines_end_by_newline_alone(tmp_path):
+    """As all that the probe writes; a carriage return before it may have come on the way. No other character begins a line."""
+    text = record(RECV, 1) + "\r\n" + "".join(f"# {c}{record(RECV, 2)}\n" for c in "\v\f\x1c\x1d\x1e\x85\r")
+    read_data(tmp_path, text)
     assert summary(tmp_path)[0]["records"] == "1"
+
+
+def test_no_newline_for_long(tmp_path):
+    """As at the end of a log after a power cut: neither time nor memory grow with it."""
+    (tmp_path / "log").write_bytes(record(RECV, 1).encode() + b"\n" + bytes(100 << 20) + b"\n" + record(RECV, 2).encode() + b"\n")
+    began = time.monotonic()
+    done = subprocess.run(["sh", "-c", f"ulimit -v 400000; exec {READ_DATA} --follow log"], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 1 and "line 2 is no record" in done.stderr and "1 lines were no records" in done.stderr, done.stderr
+    assert summary(tmp_path)[0]["records"] == "2"
+    assert time.monotonic() - began < 60
 
 
 @pytest.mark.parametrize("args", [[], ["--duration", "1"]], ids=["signal", "duration"])
