@@ -43,6 +43,7 @@ static void usage(FILE *to)
 	      "those of them included that were answered. Without -k the server has to close behind its\n"
 	      "answer. Latency runs from the send of a request's first byte to the last of its answer (with\n"
 	      "-P: of all N answers), and where the server is to close behind that, to its close.\n"
+	      "Requests/sec is of answers, good and bad.\n"
 	      "--timeout is also how long is waited, after -d, for what is under way.\n"
 	      "Exit status: 0 all good, 1 not all good, 2 bad usage.\n",
 	      to);
@@ -52,6 +53,12 @@ static void usage(FILE *to)
 static unsigned int percent(uint64_t part, uint64_t whole)
 {
 	return whole ? 100.0 * part / whole : 0;
+}
+
+/* Of answers, good and bad, a second. */
+static double rate(const struct load_result *r)
+{
+	return (r->messages + r->bad) / r->seconds;
 }
 
 static void print_text(const struct load_options *opt, const struct load_result *r,
@@ -65,7 +72,7 @@ static void print_text(const struct load_options *opt, const struct load_result 
 	printf("bad requests:  %" PRIu64 " [%u%%]\n", r->bad, percent(r->bad, all));
 	printf("socket errors: %" PRIu64 " [%u%%]\n", errors, percent(errors, all));
 	printf("seconds:       %.3f\n", r->seconds);
-	printf("requests/sec:  %.3f\n\n", r->messages / r->seconds);
+	printf("requests/sec:  %.3f\n\n", rate(r));
 	if (!opt->lean) {
 		hist_print(&r->latency, "latency", stdout);
 		hist_print(&r->connect, "connect", stdout);
@@ -83,7 +90,7 @@ static void print_json(const struct load_options *opt, const struct load_result 
 	       opt->conns, opt->threads, http.keep ? "true" : "false", http.depth);
 	printf("\"good\": %" PRIu64 ", \"bad\": %" PRIu64 ", \"bytes\": %" PRIu64
 	       ", \"seconds\": %.9f, \"requests_per_second\": %.3f, \"latency_ns\": ",
-	       r->messages, r->bad, r->bytes, r->seconds, r->messages / r->seconds);
+	       r->messages, r->bad, r->bytes, r->seconds, rate(r));
 	hist_json(&r->latency, stdout);
 	printf(", \"connect_ns\": ");
 	hist_json(&r->connect, stdout);
@@ -105,7 +112,7 @@ static void print_csv(const struct load_options *opt, const struct load_result *
 	csv_string(label, stdout);
 	printf(",%u,%u,%d,%u,%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%" PRIu64 ",%.9f,%.3f", opt->conns,
 	       opt->threads, http.keep, http.depth, r->messages, r->bad, load_errors(r), r->bytes,
-	       r->seconds, r->messages / r->seconds);
+	       r->seconds, rate(r));
 	hist_csv(&r->latency, stdout);
 	hist_csv(&r->connect, stdout);
 	load_csv_errors(r, stdout);
@@ -135,6 +142,8 @@ static void split_url(const char *whole, char **host, char **port, char **path)
 		die("%s: no TLS here, only http://", url);
 	if (!strncasecmp(at, "http://", 7))
 		at += 7;
+	else if (!strncmp(at + strcspn(at, ":/?["), "://", 3))
+		die("%s: only http:// here", url);
 	len = *at == '[' ? strcspn(at, "]") + 1 : strcspn(at, ":/?");
 	*host = strndup(at, len);
 	if (!**host || (*at == '[' && (*host)[strlen(*host) - 1] != ']'))

@@ -201,7 +201,10 @@ def htstress(*args, port):
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked \t\r\n\r\n2\r\nok\r\n0\r\n\r\n", b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.1 100 Continue\r\n\r\n" * 50 + OK, b"HTTP/1.1 200 OK\r\nConnection: closed\r\nContent-Length: 0\r\n\r\n",
     b"HTTP/1.0 200 OK\r\nConnection: x, Keep-Alive\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n"])
+    b"HTTP/1.1 200 OK\r\nX: " + b"y" * 5000 + b"\r\nContent-Length: 0\r\n\r\n",
+    *[b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + size + b"\r\nok\r\n0\r\n\r\n" for size in (b"0" * 20 + b"2", b"2 ;a=b", b"2 \t")],
+    b"HTTP/1.1 200 OK\r\nContent-Length: " + b"0" * 16 + b"2\r\n\r\nok",
+    b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nConnection: x\r\nContent-Length: 0\r\n\r\n"])
 def test_htstress_reads_answers(answer):
     done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Faulty(lambda data: answer * data.count(b"\r\n\r\n")).port)
     result = json.loads(done.stdout)
@@ -222,7 +225,7 @@ def test_htstress_reads_answers(answer):
     *[(line + b"\r\nContent-Length: 0\r\n\r\n", "wrong_bytes") for line in (
         b"HTTP/1.1 2000 OK", b"HTTP/1.1 200OK", b"HTTP/1.1 20 OK", b"HTTP/1.1 099 OK", b"HTTP/1.  1 200 OK", b"HTTP/1.99 200 OK",
         b"HTTP/1.a 200 OK", b"HTTP/2.0 200 OK", b"HTTP/1.1  200 OK", b"http/1.1 200 OK")],
-    (b"HTTP/1.1 200 OK\r\nContent-Length: 0000000000000002\r\n\r\nok", "wrong_bytes"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000000\r\n\r\nok", "wrong_bytes"),
     (b"HTTP/1.1 102 Processing\r\n\r\n" * 200, "wrong_bytes"),
     *[(line + b"\r\n\r\n2\r\nok\r\n0\r\n\r\n", "wrong_bytes") for line in (
         b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked",
@@ -276,6 +279,7 @@ def test_bad_answers_are_counted(answer):
     result = json.loads(done.stdout)
     assert done.returncode == 1 and (result["good"], result["bad"]) == (0, 6)
     assert not result["errors"]["first"]
+    assert result["requests_per_second"] == pytest.approx(6 / result["seconds"], rel=1e-3)
 
 
 class Once(Faulty):
@@ -289,7 +293,9 @@ class Once(Faulty):
 
 @pytest.mark.parametrize("answer", [
     b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", b"HTTP/1.1 200 OK\r\nConnection: keep-alive, close\r\nContent-Length: 0\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 200 OK\r\nConnection: x\r\nContent-Length: 0\r\n\r\n"])
+    b"HTTP/1.1 200 OK\r\nConnection: Close\r\nContent-Length: 0\r\n\r\n", b"HTTP/1.0 200 OK\r\nConnection: x\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: close\r\nConnection: keep-alive\r\nContent-Length: 0\r\n\r\n",
+    b"HTTP/1.1 200 OK\r\nConnection: keep-alive\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"])
 def test_last_answers_are_known(answer):
     """By what they say, or by their version."""
     done = htstress("-n", 6, "-c", 2, "-k", "--json", port=Once(lambda data: answer).port)
@@ -336,6 +342,37 @@ def test_what_was_not_measured(baseline):
         assert result["latency_ns"] is None, result
         row = next(csv.DictReader(program("-n", 3, "--lean", "--csv", *more, port=port).stdout.splitlines()))
         assert row["latency_p50_ns"] == "" and row["unanswered"] == "0", row
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    for program in htstress, bench:
+        assert re.search(r"^latency +not measured$", program("-n", 2, port=port).stdout, re.M)
+
+
+def test_percentiles(baseline, tmp_path):
+    """So many of the values, or more, are no larger, and fewer than so many are smaller."""
+    number = itertools.count()
+    port = Faulty(lambda data: time.sleep(0.3 if next(number) % 600 == 300 else 0) or OK).port
+    result = json.loads(htstress("-n", 600, "-k", "--json", port=port).stdout)["latency_ns"]
+    assert result["p99.9"] >= 300e6 > result["p99"], result  # one of 600 is more than a thousandth
+    program = tmp_path / "hist"
+    (tmp_path / "hist.c").write_text('#include <stdlib.h>\n#include <stdio.h>\n#include "hist.h"\nint main(int argc, char **argv)\n{\n\tstatic struct hist h;\n'
+                                     '\tfor (int i = 1; i < argc; i++)\n\t\thist_add(&h, atoi(argv[i]));\n\thist_json(&h, stdout);\n}\n')
+    subprocess.run(["gcc", f"-I{TOP}/userspace/lib", tmp_path / "hist.c", TOP / "userspace/lib/hist.c", "-o", program], check=True)
+    for values in ([7], [1, 2], [10] * 5 + [50], list(range(1, 65)), [3] * 99 + [9], [3] * 999 + [9], [3] * 1001 + [9]):
+        said = json.loads(subprocess.run([program, *map(str, values)], check=True, capture_output=True, text=True).stdout)
+        for name, share in (("p50", 500), ("p90", 900), ("p99", 990), ("p99.9", 999)):
+            rank = max(1, -(-len(values) * share // 1000))
+            assert said[name] == sorted(values)[rank - 1], (name, values, said)
+
+
+@pytest.mark.parametrize("program,more", [(HTSTRESS, ["-k"]), (BENCH, [])])
+def test_a_result_that_cannot_be_written(baseline, program, more):
+    """Is no success; whatever was measured, nobody has it."""
+    port = baseline if program == BENCH else Faulty(lambda data: OK).port
+    with open("/dev/full", "w", encoding="ascii") as full:
+        address = ["127.0.0.1", str(port)] if program == BENCH else [f"127.0.0.1:{port}"]
+        done = subprocess.run([program, "-n", "3", *more, "--json", *address], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2 and "cannot be written" in done.stderr
 
 
 def test_label_that_is_not_utf8(baseline):
@@ -524,7 +561,8 @@ def test_an_address_of_the_other_family(family, address):
 
 @pytest.mark.parametrize("args,says", [
     (["-n", "0", "a"], "'0'"), (["-P", "2", "a"], "-P needs -k"), (["-n", "1", "-d", "1", "a"], "-n and -d"), ([], "URL"),
-    (["a", "b"], "'b'"), (["https://a/"], "https://a/"), (["http://"], "http://"), (["http://a:/"], "http://a:/"),
+    (["-n", " -5", "a"], "' -5'"), (["-n", " 5", "a"], "' 5'"), (["-n", "+5", "a"], "'+5'"), (["--lean", "--hist", "f", "127.0.0.1:1"], "--hist"),
+    (["a", "b"], "'b'"), (["https://a/"], "https://a/"), (["ftp://a/"], "only http://"), (["ftp://a:80/"], "only http://"), (["http://"], "http://"), (["http://a:/"], "http://a:/"),
     (["[::1"], "[::1"), (["http://[::1]x/"], "[::1]x"), (["http://nowhere.invalid/"], "nowhere.invalid"), (["--hold", "a"], "--hold"),
     *[([f"http://127.0.0.1:{port}/"], f"'{port}'") for port in ("0", "65536", "99999", "http", "-1", "8O")]])
 def test_bad_usage_of_htstress(args, says):

@@ -63,12 +63,13 @@ void hist_merge(struct hist *into, const struct hist *from)
 
 uint64_t hist_percentile(const struct hist *h, double percent)
 {
-	uint64_t rank, seen = 0, top;
+	double share = h->count * percent / 100.0 * (1 - 1e-12); /* a product may be a bit too large */
+	uint64_t rank = share, seen = 0, top;
 	unsigned int i;
 
 	if (percent <= 0)
 		return h->min;
-	rank = (uint64_t)(h->count * percent / 100.0 + 0.5);
+	rank += rank < share; /* so many values, or more, do not exceed it */
 	for (i = 0; i < HIST_BUCKETS; i++) {
 		seen += h->bucket[i];
 		if (seen && seen >= rank) {
@@ -84,6 +85,10 @@ void hist_print(const struct hist *h, const char *name, FILE *to)
 	size_t i;
 
 	fprintf(to, "%-10s", name);
+	if (!h->count) {
+		fprintf(to, " not measured\n");
+		return;
+	}
 	for (i = 0; i < N_FIGURES; i++)
 		fprintf(to, " %s %.1f", figures[i].name,
 			hist_percentile(h, figures[i].percent) / 1000.0);

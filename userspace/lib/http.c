@@ -21,6 +21,8 @@ struct state {
 	unsigned int status;
 	bool http10;
 	bool close; /* the server closes behind this answer */
+	bool said_close; /* by a Connection field; of several each counts (RFC 9110, 5.3) */
+	bool said_keep;
 	bool chunked;
 	bool sized;
 	uint64_t left; /* bytes of the body, or of the chunk */
@@ -116,15 +118,18 @@ static unsigned int digit_of(char c)
 }
 
 /*
- * Digits alone, at most 15 of them, without the signs and prefixes that strtoull() takes too. Every
- * answer has one, so it is to cost little. Returns what is behind them, or NULL if there are none.
+ * Digits alone, at most 15 of them behind zeros, without the signs and prefixes that strtoull()
+ * takes too. Every answer has one, so it is to cost little. Returns what is behind them, or NULL if
+ * there are none.
  */
 static const char *number_at(const char *text, unsigned int base, uint64_t *value)
 {
-	const char *at;
+	const char *at = text, *first;
 
 	*value = 0;
-	for (at = text; at < text + 15 && digit_of(*at) < base; at++)
+	while (*at == '0')
+		at++;
+	for (first = at; at < first + 15 && digit_of(*at) < base; at++)
 		*value = base * *value + digit_of(*at);
 	return at > text ? at : NULL;
 }
@@ -140,7 +145,10 @@ static bool chunk_size_is(const char *text, uint64_t *value)
 {
 	const char *end = number_at(text, 16, value);
 
-	return end && (!*end || *end == ';');
+	if (!end)
+		return false;
+	end += strspn(end, " \t"); /* which whoever reads has to put up with (RFC 9112, 7.1.1) */
+	return !*end || *end == ';';
 }
 
 static const char *on_status(struct state *s)
@@ -158,7 +166,8 @@ static const char *on_status(struct state *s)
 		s->interim = 0;
 	else if (++s->interim > INTERIM_MAX)
 		return "one answer of status 1xx after the other came";
-	s->close = s->http10 = s->line[7] == '0';
+	s->http10 = s->line[7] == '0';
+	s->said_close = s->said_keep = false;
 	s->chunked = s->sized = false;
 	s->left = 0;
 	s->part = FIELDS;
@@ -182,6 +191,7 @@ static const char *on_field(struct state *s)
 	const char *value;
 
 	if (!s->line_len) {
+		s->close = s->said_close || (s->http10 && !s->said_keep); /* RFC 9112, 9.3 */
 		if (s->chunked && s->sized)
 			return "an answer came with Content-Length and chunked";
 		if (s->status < 200 || s->status == 204 || s->status == 304)
@@ -207,7 +217,8 @@ static const char *on_field(struct state *s)
 	} else if (field_is(s->line, "Connection", &value)) {
 		if (s->line_len == sizeof(s->line) - 1)
 			return "a Connection field of more than 1,022 bytes came";
-		s->close = lists(value, "close") || (s->close && !lists(value, "keep-alive"));
+		s->said_close |= lists(value, "close");
+		s->said_keep |= lists(value, "keep-alive");
 	} else if (!is_field(s->line, s->line_len)) {
 		return "a line that is no field came";
 	}

@@ -712,9 +712,13 @@ int load_main(const struct load_options *opt, const struct load_output *out)
 {
 	static struct load_result result;
 
+	if (opt->lean && out->hist_file)
+		die("--hist: with --lean no latency is measured");
 	load_run(opt, &result);
 	out->print[out->format](opt, &result, out->label);
 	if (out->hist_file)
 		write_hist(&result, out->hist_file);
+	if (fflush(stdout) || ferror(stdout))
+		die("the result cannot be written: %s", strerror(errno));
 	return load_failed(&result);
 }

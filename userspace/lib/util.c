@@ -33,7 +33,7 @@ uint64_t number(const char *option, const char *text, uint64_t min, uint64_t max
 
 	errno = 0;
 	value = strtoull(text, &end, 10);
-	if (errno || end == text || *end || *text == '-' || value < min || value > max)
+	if (errno || *text < '0' || *text > '9' || *end || value < min || value > max)
 		die("%s takes a number from %llu to %llu, not '%s'", option,
 		    (unsigned long long)min, (unsigned long long)max, text);
 	return value;
