@@ -90,7 +90,9 @@ def test_cut_limits(parser):
 
 @pytest.mark.parametrize("line,fields,keeps", [
     ("1.1", "", True), ("1.1", "Connection: close", False), ("1.1", "connection: Keep-Alive, CLOSE", False),
-    ("1.1", "Connection: x, y", True), ("1.1", "Connection: x\r\nConnection: close", False), ("1.2", "", True),
+    ("1.1", "Connection: x, y", True), ("1.1", "Connection: x\r\nConnection: close", False),
+    ("1.1", "Connection: close\r\nConnection: keep-alive", False), ("1.0", "Connection: keep-alive\r\nConnection: x", True),
+    ("1.0", "Connection: keep-alive\r\nConnection: close", False), ("1.2", "", True),
     ("1.0", "", False), ("1.0", "Connection: keep-alive", True), ("1.0", "Connection: KEEP-alive", True),
     ("1.0", "Connection: keep-alive, close", False), ("1.0", "Connection: keep-alives", False), ("1.1", "Connection: clos", True),
     ("1.0", "Proxy-Connection: keep-alive", False), ("1.1", "X: close", True)])
@@ -121,6 +123,15 @@ def test_unfinished(parser):
     assert set(lines[head:-1]) == {"body"}
     assert lines[-1] == f"POST/1/keep@{len(data)} idle"
     assert show(parser, [b"\r", b"\r\n", b"\r\nG"]) == ["more", "idle", "more"]
+
+
+def test_where_bodies_begin(parser):
+    """It is told once of each request that has one, behind its head, wherever that is cut: an Expect is answered then."""
+    cases = [get(), sized(b"0"), sized(b"3", b"abc"), chunked(b"1\r\na\r\n2\r\nbc\r\n0\r\nT: u\r\n\r\n"), chunked(b"0\r\n\r\n"),
+             get(b"Expect: 100-continue", b"Content-Length: 3", line=b"POST / HTTP/1.1") + b"abc"]
+    lines = show(parser, cases, "heads", "splits")
+    heads = [data.index(b"\r\n\r\n") + 4 for data in cases]
+    assert [re.findall(r"\+@(\d+)", line) for line in lines] == [[], []] + [[str(head)] for head in heads[2:]], lines
 
 
 def test_pipelined(parser):

@@ -7,6 +7,7 @@
  * "body" (in its body) or "!STATUS@OFFSET".
  * With the argument "splits" each case is parsed again cut in two at every offset, and in pieces of
  * one byte, with a buffer of its own for each piece, and the program fails where that differs.
+ * With "heads" in front of that "+@OFFSET" tells of each body where it begins.
  * Three more arguments, HEADER FIELDS BODY, are the limits.
  */
 #include <stdio.h>
@@ -25,6 +26,8 @@ struct run {
 	size_t len;
 	bool ended;
 };
+
+static bool heads; /* whether bodies are told of */
 
 static void feed(struct run *run, const char *bytes, size_t len)
 {
@@ -45,6 +48,8 @@ static void feed(struct run *run, const char *bytes, size_t len)
 					    methods[run->parser.method], run->parser.minor,
 					    http_keeps(&run->parser) ? "keep" : "close",
 					    run->offset);
+		} else if (event == HTTP_BODY && heads) {
+			run->len += sprintf(run->text + run->len, "+@%zu ", run->offset);
 		} else if (event == HTTP_ERROR) {
 			run->len += sprintf(run->text + run->len, "!%u@%zu", run->parser.status,
 					    run->offset);
@@ -89,11 +94,15 @@ static void compare(const struct run *whole, const struct run *split, size_t at)
 int main(int argc, char **argv)
 {
 	static struct run whole, split;
-	bool splits = argc > 1 && !strcmp(argv[1], "splits");
+	bool splits;
 	struct http_limits limits = { .header = 8192, .fields = 100, .body = 1048576 };
 	size_t len, at;
 	char *bytes;
 
+	heads = argc > 1 && !strcmp(argv[1], "heads");
+	argc -= heads;
+	argv += heads;
+	splits = argc > 1 && !strcmp(argv[1], "splits");
 	if (argc - splits == 4) {
 		limits.header = strtoul(argv[argc - 3], NULL, 10);
 		limits.fields = strtoul(argv[argc - 2], NULL, 10);

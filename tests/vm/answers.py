@@ -9,6 +9,8 @@ from lib import DEBUG, HTTP_PORT, connect
 
 HELLO = b"Hello World!"
 SLACK = 20 if DEBUG else 2
+REASONS = {100: "Continue", 200: "OK", 400: "Bad Request", 405: "Method Not Allowed", 408: "Request Timeout", 413: "Content Too Large", 414: "URI Too Long",
+           417: "Expectation Failed", 431: "Request Header Fields Too Large", 501: "Not Implemented", 505: "HTTP Version Not Supported"}  # RFC 9110
 DATE = r"(Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) \d{4} \d\d:\d\d:\d\d GMT"
 
 
@@ -33,9 +35,11 @@ def parse(data, head=False):
     end = data.find(b"\r\n\r\n")
     if end < 0:
         return None
+    assert data[:end].isascii(), data
     line, *lines = data[:end].decode("ascii").split("\r\n")
     status = re.fullmatch(r"HTTP/1\.1 (\d{3}) [ -~]+", line)
     assert status, line
+    assert line == f"HTTP/1.1 {status[1]} {REASONS[int(status[1])]}"
     status = int(status[1])
     fields = {}
     for text in lines:
@@ -47,9 +51,10 @@ def parse(data, head=False):
     if status < 200:
         assert not fields
         return Answer(status, fields, b"", rest)
+    assert re.fullmatch(r"\d+", fields.get("content-length", "")), fields
     length = int(fields["content-length"])
-    assert re.fullmatch(DATE, fields["date"]), fields
-    assert fields["server"] == "khttpd"
+    assert re.fullmatch(DATE, fields.get("date", "")), fields
+    assert fields.get("server") == "khttpd", fields
     if head:
         length = 0
     if len(rest) < length:

@@ -61,6 +61,17 @@ def test_header_deadline(load, begun):
         assert answer.status == 408 and answer.closes()
     assert timeouts(khttpd) == {"header": 1}
     assert khttpd.stat("requests") == khttpd.stat("responses_2xx") + khttpd.stat("responses_4xx") == 2
+    assert khttpd.stat("parse_errors") == 0
+
+
+@modes("fast")
+def test_408_to_a_head(load):
+    """Has no body, as no answer to one has."""
+    load("khttpd", request_timeout=2)
+    with client() as s:
+        s.sendall(b"HEAD / HTTP/1.1\r\nHost: a\r\n")
+        answer = parse(drain(s), head=True)
+        assert answer.status == 408 and answer.closes() and not answer.rest and int(answer.fields["content-length"]) > 0
 
 
 @pytest.mark.parametrize("request_", [sized(b"3", b"abc"), chunked(b"3;x=y\r\nabc\r\n0\r\nT: u\r\n\r\n")])
