@@ -156,20 +156,22 @@ TIME ?= 60
 SEED ?= 1
 
 fuzz: kernels ## the fuzzers, TIME=60 seconds each from SEED=1, on the debug kernel or KERNEL=
-	@FUZZ_SECONDS=$(TIME) SEED=$(SEED) $(PYTHON) -m pytest -c tests/pytest.ini tests/host -k fuzz
-	@TIME=$(TIME) SEED=$(SEED) tests/matrix $(or $(KERNEL),debug) -- tests/vm/fuzz
+	@FUZZ_SECONDS=$(TIME) SEED=$(SEED) $(PYTHON) -m pytest -c tests/pytest.ini -rP tests/host -k fuzz
+	@TIME=$(TIME) SEED=$(SEED) tests/matrix $(or $(KERNEL),debug) -- -rP tests/vm/fuzz
 
 soak: kernel ## all modules under mixed traffic for TIME=60 seconds: memory has to stay flat; a plot in output/soak/
 	@$(MAKE) -s KERNEL=$(K) modules userspace
 	@mkdir -p output/soak
-	@vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'; \
-		status=$$?; $(MAKE) -s plot || status=1; exit $$status
+	@mapfile -t origins < <(tests/bench/run --origin); \
+		vm/run -k $(K) -c turns -t $$(($(TIME) + 900)) -o output/soak -- env "$${origins[@]}" BENCH_COMMAND="make soak TIME=$(TIME)" \
+			sh -c '$(PYTHON) tests/soak/soak.py $(TIME) "$$OUT_DIR"'; \
+		status=$$?; plots/draw || status=1; exit $$status
 
 bench: kernel ## the modules beside their rivals, in instruction time, then real time (BENCH= names some of tests/bench, QUICK=1: rougher)
 	@vm/setup bench
 	@$(MAKE) -s KERNEL=$(K) modules hooks userspace peers
 	@mkdir -p output/bench
-	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH); status=$$?; $(MAKE) -s plot || status=1; exit $$status
+	@KERNEL=$(K) QUICK=$(QUICK) tests/bench/run $(BENCH); status=$$?; plots/draw || status=1; exit $$status
 
 bench-native: ## the same on this machine and its own kernel, in real time, to output/native/ (root; loads the modules)
 	@vm/setup bench

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
-# soak.gp - memory, sockets and connections over a soak: gnuplot -e "csv='...'; out='...'" plots/soak.gp
+# soak.gp - memory, sockets and connections over a soak: gnuplot -e "csv='...'; caption='...'; out='...'" plots/soak.gp
+if (!exists("caption")) caption = ""
 set datafile separator ','
 set terminal pngcairo size 1200,900 font 'sans,11' noenhanced
 set output out
-set multiplot layout 2,1 title 'Soak: all modules under mixed traffic ('.csv.')'
+set label 1 caption noenhanced at screen 0.01, screen 0.015 font 'sans,8' textcolor rgb '#666666'
+set multiplot layout 2,1 title 'Soak: all modules under mixed traffic' margins 0.07, 0.8, 0.09, 0.93 spacing 0.1
 set key outside right top
 set grid ytics lc rgb '#dddddd'
 set xlabel 'time, s'

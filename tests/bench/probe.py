@@ -103,6 +103,26 @@ def reader(path):
         process.wait()
 
 
+def recorded():
+    """What the instance's rings have taken since they were last cleared: what is in them, what was read, and what has made way."""
+    counts = {"entries": 0, "overrun": 0, "read events": 0}
+    for stats in (INSTANCE / "per_cpu").glob("cpu*/stats"):
+        for line in stats.read_text().splitlines():
+            name, _, value = line.partition(": ")
+            if name in counts:
+                counts[name] += int(value)
+    return sum(counts.values()), counts["overrun"]
+
+
+def traced():
+    """What a round trip costs under an event, and the records that it makes; how many made way for others although somebody reads."""
+    echo(1000)
+    before = recorded()
+    cost = echo()
+    after = recorded()
+    return cost, (after[0] - before[0]) / ROUNDS / REPEATS, after[1] - before[1]
+
+
 @contextlib.contextmanager
 def event(name, where=None, definition=None):
     """A trace event."""
@@ -157,14 +177,14 @@ def measure():
     for filtered in None, where:
         how = "of this port" if filtered else "of all, as nothing else is there"
         with event("tcp/tcp_probe", filtered):
-            echo(1000)
-            row(rows, f"tracepoint tcp:tcp_probe, {how}, not read (11 fields, received only)", echo(), base, 2)
+            cost, records, _ = traced()
+            row(rows, f"tracepoint tcp:tcp_probe, {how}, not read (11 fields, received only)", cost, base, records)
         with event("tcp/tcp_probe", filtered), reader(INSTANCE / "trace_pipe"):
-            echo(1000)
-            row(rows, f"tracepoint tcp:tcp_probe, {how}, read as text", echo(), base, 2)
+            cost, records, lost = traced()
+            row(rows, f"tracepoint tcp:tcp_probe, {how}, read as text ({lost} lost)", cost, base, records)
     with event("knet_bench/established", definition="tcp_rcv_established"):
-        echo(1000)
-        row(rows, "kprobe event without fields at tcp_rcv_established, not read", echo(), base, 2)
+        cost, records, _ = traced()
+        row(rows, "kprobe event without fields at tcp_rcv_established, not read", cost, base, records)
     bulk = 200 if QUICK else 600
     echo(20, 1 << 20)
     base = echo(bulk, 1 << 20)

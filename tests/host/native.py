@@ -26,7 +26,7 @@ def fuzz(folder, target, corpus, sources, seconds, inputs=()):
         (start / f"input-{n}").write_bytes(data)
     program = build(folder / "fuzz", "-fsanitize=fuzzer", *SANITIZERS, TOP / "tests/fuzz" / target, *sources, compiler="clang")
     seconds = os.environ.get("FUZZ_SECONDS") or seconds
-    done = subprocess.run([program, f"-max_total_time={seconds}", "-max_len=4096", f"-seed={os.environ.get('SEED') or 1}",
+    done = subprocess.run([program, f"-max_total_time={seconds}", "-max_len=10000", f"-seed={os.environ.get('SEED') or 1}",
                            f"-artifact_prefix={folder}/", start], capture_output=True, text=True, check=False)
     found = [f"{f.name}: {f.read_bytes()!r}" for pattern in ("crash-*", "oom-*", "timeout-*", "leak-*") for f in folder.glob(pattern)]
     assert done.returncode == 0, (found, done.stderr[-3000:])

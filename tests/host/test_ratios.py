@@ -24,25 +24,37 @@ def key(row):
     if not row["bytes"].isdigit():  # a connection for each message
         return f"{row['bytes']}, {row['connections']}"
     size = int(row["bytes"])
-    return f"{size} B, {row['connections']}" if size < 1 << 20 else f"{size >> 20} MiB, {row['connections']}"
+    shift, unit = next((shift, unit) for shift, unit in ((20, "MiB"), (10, "KiB"), (0, "B")) if size >> shift)
+    return f"{size >> shift} {unit}, {row['connections']}"
+
+
+def measure(what, rows, out):
+    """How many times our instructions the rival needs, by row."""
+    rival, ours = SERVERS[what]
+    done = subprocess.run([TOP / "tests" / "bench" / "run", what], check=False, text=True, stdout=subprocess.PIPE,
+                          env={**os.environ, "QUICK": "1", "SERVERS": f"{rival};{ours}", "ONLY": ";".join(rows), "BENCH_OUT": str(out)})
+    assert done.returncode == 0, done.stdout
+    with open(out / f"{what}.csv", newline="", encoding="utf-8") as f:
+        found = list(csv.DictReader(f))
+    assert not any(row.get("refused") for row in found), found
+    cost = {(key(row), row["server"]): int(row.get("ns_per_message") or row["ns_per_request"]) for row in found}
+    return {name: cost[name, rival] / cost[name, ours] for name in rows}
 
 
 @pytest.mark.parametrize("what", SERVERS)
 def test_ratio_to_the_first_rival(what, tmp_path):
     if KERNEL not in RECORDED:
         pytest.skip("no ratios are recorded for this kernel")
-    recorded = RECORDED[KERNEL][what]
-    rival, ours = SERVERS[what]
-    done = subprocess.run([TOP / "tests" / "bench" / "run", what], check=False, text=True, stdout=subprocess.PIPE,
-                          env={**os.environ, "QUICK": "1", "SERVERS": f"{rival};{ours}", "ONLY": ";".join(recorded), "BENCH_OUT": str(tmp_path)})
-    assert done.returncode == 0, done.stdout
-    with open(tmp_path / f"{what}.csv", newline="", encoding="utf-8") as f:
-        rows = list(csv.DictReader(f))
-    assert not any(row.get("refused") for row in rows), rows
-    cost = {(key(row), row["server"]): int(row.get("ns_per_message") or row["ns_per_request"]) for row in rows}
-    ratios = {name: cost[name, rival] / cost[name, ours] for name in recorded}
-    print({name: round(ratio, 3) for name, ratio in ratios.items()})
-    least = RECORDED["least"].get(what, {})
+    recorded, least = RECORDED[KERNEL][what], RECORDED["least"].get(what, {})
     bounds = {name: max(recorded[name] * (1 - LOSS), least.get(name, 0)) for name in recorded}
-    worse = {name: (round(ratio, 3), recorded[name], round(bounds[name], 3)) for name, ratio in ratios.items() if ratio < bounds[name]}
-    assert not worse, f"now, as recorded, and the least that passes: {worse}"
+    rows, worse = list(recorded), {}
+    # What is below its bound has to be so twice: nginx, with a connection for each request, is in one run of six cheaper by
+    # 5 % for all of it (docs/bench.md), which is no change of ours. A change of ours is there in each run.
+    for _ in range(2):
+        ratios = measure(what, rows, tmp_path)
+        print({name: round(ratio, 3) for name, ratio in ratios.items()})
+        rows = [name for name, ratio in ratios.items() if ratio < bounds[name]]
+        worse = {name: (round(ratios[name], 3), recorded[name], round(bounds[name], 3)) for name in rows}
+        if not worse:
+            return
+    assert not worse, f"twice; now, as recorded, and the least that passes: {worse}"

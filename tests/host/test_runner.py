@@ -75,6 +75,9 @@ REPORTS = [
     "refcount_t: underflow; use-after-free.",
     "list_del corruption. prev->next should be 1, but was 2",
     "IPv4: Attempt to release TCP socket in state 1 00000000deadbeef",
+    "[ BUG: Invalid wait context ]",
+    "sysfs: cannot create duplicate filename '/module/kecho'",
+    "kobject: kobject_add_internal failed for kecho with -EEXIST, don't try to register things with the same name in the same directory.",
     "softirq: huh, entered softirq 3 NET_RX 00000000deadbeef with preempt_count 00000101, exited with 00000100?",
 ]
 
@@ -92,12 +95,20 @@ def test_reports_fail_a_command_that_succeeded(tmp_path, some, awk):
     """Each kind of report, here put into the log by hand, fails the run and is shown: some in a boot, far apart. Whichever awk
     the machine has: they differ in what they make of a backslash."""
     awk = shutil.which(awk) or awk
+    assert_reported(some, env=instead(tmp_path, awk=f'exec {awk} "$@"'))
+
+
+def assert_reported(lines, **kw):
     filler = "for i in $(seq 70); do echo '<4>nothing' > /dev/kmsg; done"
-    done = vm("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg; {filler}' for line in some),
-              env=instead(tmp_path, awk=f'exec {awk} "$@"'))
+    done = vm("sh", "-c", "; ".join(f'echo "<4>{line}" > /dev/kmsg; {filler}' for line in lines), **kw)
     assert done.returncode == 99
-    for line in some:
+    for line in lines:
         assert line in done.stderr
+
+
+def test_reports_count_where_faults_are_injected():
+    """Without the call trace behind them, which counts for nothing there."""
+    assert_reported(REPORTS, options=["-f"])
 
 
 def test_a_log_that_cannot_be_searched(tmp_path):

@@ -12,6 +12,8 @@ median of the last quarter is above that of the second by more than is allowed b
 import contextlib
 import csv
 import itertools
+import os
+import platform
 import random
 import signal
 import statistics
@@ -95,8 +97,8 @@ class Soak:
             sh(HTSTRESS, "-n", 1000, "-c", rng.choice((1, 30)), *kind, f"http://{host}:{HTTP_PORT}/")
 
     def killed(self, rng):
-        with subprocess.Popen([str(HTSTRESS), "-n", "100000000", "-c", "20", "-k", f"http://127.0.0.1:{HTTP_PORT}/"], stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL) as client:
+        command = rng.choice(([BENCH, "-c", 20], [BENCH, "-c", 20, "--reconnect"], [HTSTRESS, "-c", 20, "-k", f"http://127.0.0.1:{HTTP_PORT}/"]))
+        with subprocess.Popen([*map(str, command), "-d", "60"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
             time.sleep(rng.random())
             client.send_signal(signal.SIGKILL)
 
@@ -164,6 +166,13 @@ def judge(rows):
     return wrong
 
 
+def caption(out, rows):
+    """What the picture says of where it is from; of the host, what "make soak" knows."""
+    host = ", ".join(os.environ[name] for name in ("QEMU", "HOST_CPU") if name in os.environ)
+    (out / "soak.caption").write_text(f"Linux {platform.release()}, {os.cpu_count()} CPUs, {host}; commit {os.environ.get('COMMIT', '?')}; "
+                                      f"{len(rows)} samples; {os.environ.get('BENCH_COMMAND', ' '.join(sys.argv))}.\n", encoding="utf-8")
+
+
 def main(seconds, out):
     for module in MODULES:
         insmod(KO_DIR / f"{module}.ko")
@@ -178,6 +187,7 @@ def main(seconds, out):
         soak.over = True
     for thread in running:
         thread.join()
+    caption(out, rows)
     print(f"{seconds} s, {len(rows)} samples: {soak.done}")
     wrong = soak.wrong + judge(rows)
     wrong += [f"{action.__name__} was not done" for action in actions if not soak.done.get(action.__name__)]

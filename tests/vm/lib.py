@@ -4,6 +4,7 @@
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import re
 import socket
@@ -240,10 +241,10 @@ def connections(count):
         yield asked, [by_peer[s.getsockname()] for s in asked], listener.getsockname()
 
 
-def forever(command):
+def forever(command, out=subprocess.DEVNULL):
     """Runs a command anew whenever it ends, in a process group of its own."""
-    return subprocess.Popen(["sh", "-c", 'while :; do "$@" >/dev/null 2>&1 || sleep 0.1; done', "sh", *map(str, command)],
-                            start_new_session=True)
+    return subprocess.Popen(["sh", "-c", 'while :; do "$@" 2>/dev/null || sleep 0.1; done', "sh", *map(str, command)],
+                            stdout=out, start_new_session=True)
 
 
 def receive(sock, n):
@@ -325,6 +326,11 @@ class Capture:
 
 def bench(*args, check=True, netns=None, **kw):
     return sh(BENCH, *args, check=check, netns=netns, **kw)
+
+
+def wrong_bytes(said):
+    """What bench or htstress --json says of bytes that were not those that had to come."""
+    return json.loads(said)["errors"]["wrong_bytes"]
 
 
 MS_BIND, MS_REC, MS_SHARED, MNT_DETACH = 0x1000, 0x4000, 1 << 20, 2

@@ -106,9 +106,14 @@ static uint32_t spoil(uint64_t *rng, uint8_t *text, uint32_t len)
 	return len;
 }
 
-static void expect(struct http_check *check, uint16_t status, bool no_body, bool last)
+static const char hello[] = "Hello World!";
+
+static void expect(struct http_check *check, uint16_t status, enum http_method method, bool last)
 {
-	check->expected[check->wanted++] = (struct http_answer){ status, no_body, last };
+	uint16_t length = status != 200 ? ANY_LENGTH : method == HTTP_OPTIONS ? 0 : strlen(hello);
+
+	check->expected[check->wanted++] =
+		(struct http_answer){ status, length, method == HTTP_HEAD, last };
 }
 
 /* What has to come. A request of no byte there is not, so there are at most as many as bytes. */
@@ -129,17 +134,17 @@ static void foresee(struct http_check *check, const uint8_t *text, size_t len)
 			break;
 		case HTTP_DONE:
 			last = !http_keeps(&parser);
-			expect(check, served ? 200 : 405, parser.method == HTTP_HEAD, last);
+			expect(check, served ? 200 : 405, parser.method, last);
 			break;
 		case HTTP_BODY:
 			if (!(parser.flags & HTTP_F_EXPECT))
 				break;
 			last = !served;
-			expect(check, served ? 100 : 405, false, last);
+			expect(check, served ? 100 : 405, parser.method, last);
 			break;
 		case HTTP_ERROR:
 			last = true;
-			expect(check, parser.status, parser.method == HTTP_HEAD, last);
+			expect(check, parser.status, parser.method, last);
 		}
 	}
 	check->expected = realloc(check->expected, (check->wanted + 1) * sizeof(*check->expected));
@@ -212,12 +217,9 @@ static const char *check_head(struct http_check *check)
 	check->body = strtoul(value, &end, 10);
 	if (end == value || strncmp(end, "\r\n", 2))
 		return "Content-Length is not a number";
-	check->text = NULL;
-	if (status == 200 && check->body) {
-		check->text = "Hello World!";
-		if (check->body != strlen(check->text))
-			return "a body of another length";
-	}
+	check->text = status == 200 ? hello : NULL;
+	if (expected->length != ANY_LENGTH && check->body != expected->length)
+		return "a body of another length";
 	if (expected->no_body)
 		check->body = 0;
 	value = field(check->head, "Connection");

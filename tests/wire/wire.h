@@ -9,14 +9,18 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define ANY_LENGTH UINT16_MAX
+
 /**
  * struct http_answer - an answer that has to come
  * @status: its status code
+ * @length: its Content-Length, or ANY_LENGTH where a server may say what it likes
  * @no_body: it is to a HEAD request
  * @last: nothing comes behind it, and it says so
  */
 struct http_answer {
 	uint16_t status;
+	uint16_t length;
 	bool no_body;
 	bool last;
 };

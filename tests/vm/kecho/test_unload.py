@@ -1,37 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-"""Proves that the module can be loaded and unloaded at any moment, and leaves nothing behind."""
+"""Proves that the module can be unloaded at any moment."""
 
 import subprocess
 import time
 
 import pytest
-from lib import (BENCH, MODES, UNLOAD_MAX, Server, connect, connected, insmod, modes, receive, rmmod,
-                 scaled, slabs)
+from lib import BENCH, MODES, UNLOAD_MAX, Server, connected, insmod, modes, rmmod, scaled
 
 pytestmark = pytest.mark.boot(minutes=7)
-
-
-@modes("fast")
-def test_load_and_unload_200_times(mode):
-    """With a client each time; memory is as before."""
-    folder, params = MODES[mode]
-    module = folder / "kecho.ko"
-    # A workqueue that is left behind is an object of kmalloc-512.
-    watched = ["TCP", "TCPv6", "sock_inode_cache", "pool_workqueue", "kmalloc-256", "kmalloc-512", "kmalloc-1k", "kmalloc-2k"]
-    before = None
-    rounds = scaled(200, small=4)
-    for n in range(rounds):
-        insmod(module, **params)
-        with connect() as s:
-            s.sendall(b"hi")
-            assert receive(s, 2) == b"hi"
-        rmmod("kecho")
-        if n == rounds // 10:
-            before = slabs(watched)
-    after = slabs(watched)
-    grown = {n: (before[n], after[n]) for n in before if after[n] > before[n] + 64}
-    assert before and not grown, grown
-    assert connected(12345) == ""
 
 
 @pytest.mark.parametrize("mode,bench_param", [("fast", 0), ("worker", 0), ("worker", 1), ("owned", 0)], indirect=["mode"])

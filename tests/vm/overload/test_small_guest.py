@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, KO_DIR, PORT, insmod, meminfo, modes, rmmod, scaled, settings, sh
+from lib import BENCH, DEBUG, HTSTRESS, HTTP_PORT, KO_DIR, PORT, insmod, meminfo, modes, rmmod, scaled, settings, sh, wrong_bytes
 from overload import GET, URL, netstat, others_are_served, swallow, tcp_limit
 
 # The kernel says, with a trace, when it has not a page for an interrupt; that is meant here.
@@ -44,9 +44,10 @@ def test_no_memory(servers):
             with contextlib.suppress(OSError):
                 taken += swallow(held, 20, PORT, b"x" * 65536)
                 taken += swallow(held, 20, HTTP_PORT, GET * 2000)
-            for command in [BENCH, "-c", 20, "-n", scaled(100), "--timeout", 60], [HTSTRESS, "-n", scaled(400), "-c", 20,
-                                                                                URL]:
-                if sh(*command, check=False).returncode == 0:
+            for command in [BENCH, "-c", 20, "-n", scaled(100), "--timeout", 60], [HTSTRESS, "-n", scaled(400), "-c", 20, URL]:
+                done = sh(*command, "--json", check=False)
+                assert wrong_bytes(done.stdout) == 0, done.stdout
+                if done.returncode == 0:
                     served.append(Path(command[0]).name)
                 left = min(left, meminfo("MemAvailable"))
         said = hog.communicate()[0]

@@ -116,6 +116,15 @@ def test_settings(everything, who):
     assert set(opened(who, everything, "O_WRONLY")) == {"Permission denied"}
 
 
+def test_settings_are_their_owners(everything):
+    """By their modes, as all of the kernel's in /proc/sys and /sys: whoever is uid 0 of the machine's may set them, though he has no
+    capability there; a container whose root is another uid may not."""
+    writable = [path for path in everything if path.stat().st_mode & 0o200]
+    assert len(writable) > 10
+    assert set(opened("root of a user namespace", writable, "O_WRONLY")) == {"opened"}
+    assert set(opened("root of a user namespace", ["/proc/sys/net/core/somaxconn"], "O_WRONLY")) == {"opened"}
+
+
 def test_network_administrator(everything):
     """Who is nobody but for CAP_NET_ADMIN may set sysctls, as any of the network's, and nothing else that nobody may not."""
     sysctls = [path for path in everything if str(path).startswith("/proc/sys/net/")]
