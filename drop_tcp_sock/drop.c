@@ -444,9 +444,7 @@ static int find_ifindex(struct net *net, const char *name)
 void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_gone *gone,
 		  struct drop_totals *totals, const bool *stop)
 {
-	struct search s = {
-		.net = net, .sel = sel, .gone = gone, .totals = totals, .stop = stop
-	};
+	struct search s = { .net = net, .sel = sel, .gone = gone, .totals = totals, .stop = stop };
 
 	if (*sel->ifname) {
 		s.ifindex = find_ifindex(net, sel->ifname);

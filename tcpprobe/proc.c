@@ -10,6 +10,7 @@
 #include <linux/module.h>
 #include <linux/poll.h>
 #include <linux/proc_fs.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/timer.h>
 #include <linux/uaccess.h>
@@ -21,7 +22,7 @@
 
 #define FILE_NAME "tcpprobe"
 #define TICK_MS 10 /* how often a waiting reader looks */
-#define READ_MAX (1 << 20) /* bytes that a read takes at most */
+#define READ_MAX SZ_1M /* bytes that a read takes at most */
 #define PATIENCE_MS 100 /* after so long it takes what is there, be it less than readnum */
 #define TEXT_SIZE (8 * PROBE_LINE_MAX)
 

@@ -63,7 +63,7 @@ void hist_merge(struct hist *into, const struct hist *from)
 
 uint64_t hist_percentile(const struct hist *h, double percent)
 {
-	double share = h->count * percent / 100.0 * (1 - 1e-12); /* a product may be a bit too large */
+	double share = h->count * percent / 100.0 * (1 - 1e-12); /* which may be a bit too large */
 	uint64_t rank = share, seen = 0, top;
 	unsigned int i;
 
