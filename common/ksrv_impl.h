@@ -200,7 +200,8 @@ struct ksrv_server {
  * @deferred: (pump) the protocol asked for work()
  * @unfinished: (pump) resume is due before input is offered again
  * @eof_told: (pump) the protocol was told of the end of input
- * @borrowed: (pump) the CPU's page that the last answer was copied into; to be compared only
+ * @borrowed: (pump) the CPU's page that the first of the answers which are not acknowledged was
+ *	copied into; to be compared only
  * @finish: (pump) enum ksrv_finish
  * @retry: (pump) next pause where memory was short, jiffies
  * @deadline_kind: (pump) what ksrv_conn_deadline() was given

@@ -118,8 +118,8 @@ void ksrv_drop_page(struct sock *sk)
  * Whether an answer may be copied into this CPU's page. Every page that has some of a connection's
  * bytes is pinned by them, and the send queue's limit counts bytes: as many pages as there are
  * answers, if other connections use up the CPU's in between. So a connection whose bytes are all
- * acknowledged may, and one that would begin no other page than its last; else what it sends goes
- * into a page of its own, one after the other.
+ * acknowledged may; as long as some are not, only while the page is the one that it began with,
+ * and beyond that what it sends goes into pages of its own, one after the other.
  */
 static bool may_borrow(struct ksrv_conn *conn, struct sock *sk, const struct page_frag *frag)
 {
@@ -127,6 +127,7 @@ static bool may_borrow(struct ksrv_conn *conn, struct sock *sk, const struct pag
 		return frag->page == conn->borrowed && !sk->sk_frag.page;
 	if (unlikely(sk->sk_frag.page))
 		ksrv_drop_page(sk);
+	conn->borrowed = NULL; /* it begins anew */
 	return true;
 }
 
@@ -149,7 +150,8 @@ static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, siz
 	sent = ksrv_hook_send_fails() ? -EAGAIN : tcp_sendmsg_locked(sk, &msg, len);
 	if (likely(borrow)) {
 		swap(sk->sk_frag, *frag);
-		conn->borrowed = frag->page;
+		if (!conn->borrowed)
+			conn->borrowed = frag->page;
 	}
 	return account(conn, sent, len);
 }
