@@ -67,6 +67,7 @@ def test_a_place_that_is_not_free_in_time(load):
     """A client has gone, but an I/O worker has yet to come by its connection: the next one is refused for want of a place, by no error."""
     kecho = load("kecho", hooks=True, max_conns=1, hook_io_waits=3000)
     with connect() as s:
+        kecho.wait("active", 1)  # what comes before is taken by who accepts
         s.sendall(b"x")
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert refused()
