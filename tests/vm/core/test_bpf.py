@@ -5,6 +5,7 @@ refused, as its sk_user_data is the map's, and its functions are; one whose opti
 import contextlib
 import ctypes
 import os
+import resource
 import socket
 import struct
 import threading
@@ -71,6 +72,7 @@ def attached(make):
     if DEBUG:
         pytest.skip("this kernel has no BPF")
     check(LIBC.mount(b"none", os.fsencode(root), b"cgroup2", ctypes.c_ulong(0), None))
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))  # which up to 5.10 bounds maps
     licence, log = ctypes.create_string_buffer(b"GPL"), ctypes.create_string_buffer(65536)
     with contextlib.ExitStack() as stack:
         stack.callback(LIBC.umount2, os.fsencode(root), 2)
