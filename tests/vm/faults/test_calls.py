@@ -145,6 +145,7 @@ def test_unload(module):
             assert traces(module) == [], n
             faults += 1
     print(f"{module}: {faults} faults")
+    assert faults
     assert traces(module) == []
 
 
