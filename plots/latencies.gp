@@ -6,7 +6,7 @@ if (!exists("caption")) caption = ""
 set terminal pngcairo size 1100,620 font "sans,11"
 set output out
 set datafile separator ","
-set title "Latency of 64-byte echoes: closed loop, 32 connections, one client thread that verifies, one CPU for all" font "sans,14"
+set title "Latency of 64-byte echoes: closed loop, 32 connections,\none client thread that verifies, one CPU for all" font "sans,14"
 set xlabel "latency, thousand instructions"
 set ylabel "share of messages answered within it, %"
 set yrange [0:100]
