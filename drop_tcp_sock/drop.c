@@ -127,11 +127,12 @@ static bool is_meant(const struct sock *sk, const struct search *s)
 }
 
 /*
- * A connection that waits to be accepted may only be touched as softirqs do it. Its listener's close
- * takes no more than its spinlock: it warns of a child that a process has locked, as tcp_abort()
- * does, and would end one once more whose state tcp_abort() has looked at already. So it is
- * disconnected as that close does it, and is then in the queue like one that its peer has reset. Return: 0; -ENOENT if it was closed
- * already; -EBUSY if somebody has it locked; -EAGAIN if it does not wait any more.
+ * A connection that waits to be accepted may only be touched as softirqs do it. Its listener's
+ * close takes no more than its spinlock: it warns of a child that a process has locked, as
+ * tcp_abort() does, and would end one once more whose state tcp_abort() has looked at already. So
+ * it is disconnected as that close does it, and is then in the queue like one that its peer has
+ * reset. Return: 0; -ENOENT if it was closed already; -EBUSY if somebody has it locked; -EAGAIN if
+ * it does not wait any more.
  */
 static int abort_unaccepted(struct sock *sk)
 {
