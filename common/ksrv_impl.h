@@ -298,12 +298,16 @@ static inline void ksrv_count_bh(struct ksrv_server *srv, enum ksrv_counter what
 	local_bh_enable();
 }
 
+/* ksrv_send.c */
+void ksrv_wait_for_room(struct ksrv_conn *conn);
+void ksrv_drop_page(struct sock *sk);
+
 /* ksrv_pump.c */
 void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock);
 void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
 bool ksrv_pump_expired(struct ksrv_conn *conn);
-void ksrv_drop_page(struct sock *sk);
+void ksrv_queue_later(struct ksrv_conn *conn, unsigned long delay);
 int ksrv_io_worker(void *data);
 void ksrv_later_work(struct work_struct *work);
 void ksrv_data_ready(struct sock *sk);

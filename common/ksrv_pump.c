@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * ksrv_pump.c - moves bytes: from the receive queue through the protocol to the send queue.
+ * ksrv_pump.c - moves bytes from the receive queue through the protocol, which sends by ksrv_send.c.
  *
  * The pump runs in two places, the socket's data_ready (softirq) and the connection's I/O
  * worker, and in both under the same rule: bottom halves off, the socket's spinlock held, no
@@ -14,9 +14,6 @@
 
 #include "ksrv_impl.h"
 
-#ifdef CONFIG_HIGHMEM
-#error "input is read in place: a kernel with highmem is not supported"
-#endif
 #ifdef CONFIG_PREEMPT_RT
 #error "a CPU's own data is guarded by bottom halves that are off: PREEMPT_RT is not supported"
 #endif
@@ -63,301 +60,15 @@ static void queue_io(struct ksrv_conn *conn)
 		wake_up_process(cpu->worker);
 }
 
-static void queue_later(struct ksrv_conn *conn, unsigned long delay)
+/**
+ * ksrv_queue_later() - run work() if it was asked for, and pump
+ * @conn: the connection; the pump's lock is held
+ * @delay: jiffies until then
+ */
+void ksrv_queue_later(struct ksrv_conn *conn, unsigned long delay)
 {
 	conn->delayed = true;
 	mod_delayed_work(conn->srv->work_wq, &conn->later, delay);
-}
-
-/*
- * A send fell short. Usually the send queue is full, and the ACK that empties it calls
- * write_space. With room in the queue, and nothing of it on the way, memory is short and no ACK
- * will come: try again later. What is queued then waits for the rest of its segment.
- */
-static void wait_for_room(struct ksrv_conn *conn)
-{
-	struct sock *sk = conn->sock->sk;
-
-	conn->blocked = true;
-	set_bit(SOCK_NOSPACE, &sk->sk_socket->flags);
-	if (!tcp_sk(sk)->packets_out && sk_stream_memory_free(sk)) {
-		conn->retry = min_t(unsigned long,
-				    max_t(unsigned long, 2 * conn->retry, KSRV_RETRY_MIN),
-				    KSRV_RETRY_MAX);
-		queue_later(conn, conn->retry);
-	}
-}
-
-/* Accounts for a send of @len bytes that returned @sent. Return: what was taken, or an errno. */
-static int account(struct ksrv_conn *conn, int sent, size_t len)
-{
-	if (sent < 0) {
-		if (sent != -EAGAIN && sent != -ENOMEM && sent != -ENOBUFS)
-			return sent;
-		sent = 0;
-	}
-	ksrv_count(conn->srv, KSRV_BYTES_OUT, sent);
-	if (unlikely(sent < len))
-		wait_for_room(conn);
-	else
-		conn->retry = 0;
-	return sent;
-}
-
-/**
- * ksrv_drop_page() - give back the page that a connection's answers were copied into
- * @sk: the socket; the pump's lock is held
- */
-void ksrv_drop_page(struct sock *sk)
-{
-	put_page(sk->sk_frag.page);
-	sk->sk_frag.page = NULL;
-}
-
-/*
- * Whether an answer may be copied into this CPU's page. Every page that has some of a connection's
- * bytes is pinned by them, and the send queue's limit counts bytes: as many pages as there are
- * answers, if other connections use up the CPU's in between. So a connection whose bytes are all
- * acknowledged may; as long as some are not, only while the page is the one that it began with,
- * and beyond that what it sends goes into pages of its own, one after the other.
- */
-static bool may_borrow(struct ksrv_conn *conn, struct sock *sk, const struct page_frag *frag)
-{
-	if (unlikely(tcp_sk(sk)->snd_una != tcp_sk(sk)->write_seq))
-		return frag->page == conn->borrowed && !sk->sk_frag.page;
-	if (unlikely(sk->sk_frag.page))
-		ksrv_drop_page(sk);
-	conn->borrowed = NULL; /* it begins anew */
-	return true;
-}
-
-/* Sends a copy of @n pieces of @len bytes in all. Pump context. */
-static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, size_t len, bool more)
-{
-	struct msghdr msg = { .msg_flags = MSG_DONTWAIT | MSG_NOSIGNAL | (more ? MSG_MORE : 0) };
-	struct sock *sk = conn->sock->sk;
-	struct page_frag *frag = &this_cpu_ptr(conn->srv->cpu)->frag;
-	bool borrow;
-	int sent;
-
-	lockdep_assert_held(&sk->sk_lock.slock);
-	if (conn->blocked)
-		return 0;
-	iov_iter_kvec(&msg.msg_iter, WRITE, piece, n, len);
-	borrow = may_borrow(conn, sk, frag);
-	if (likely(borrow))
-		swap(sk->sk_frag, *frag);
-	sent = ksrv_hook_send_fails() ? -EAGAIN : tcp_sendmsg_locked(sk, &msg, len);
-	if (likely(borrow)) {
-		swap(sk->sk_frag, *frag);
-		if (!conn->borrowed)
-			conn->borrowed = frag->page;
-	}
-	return account(conn, sent, len);
-}
-
-/* Sends the pages themselves. Pump context. */
-static int send_pages(struct ksrv_conn *conn, struct bio_vec *pages, size_t n, size_t len,
-		      bool more)
-{
-	struct sock *sk = conn->sock->sk;
-	int sent;
-
-	lockdep_assert_held(&sk->sk_lock.slock);
-	if (conn->blocked)
-		return 0;
-	sent = ksrv_hook_send_fails() ? -EAGAIN : compat_tcp_send_pages(sk, pages, n, len, more);
-	if (sent > 0)
-		ksrv_hook_shared(sent);
-	return account(conn, sent, len);
-}
-
-int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more)
-{
-	struct kvec piece = { .iov_base = (void *)data, .iov_len = len };
-
-	return send_pieces(conn, &piece, 1, len, more);
-}
-
-/**
- * struct piece - bytes of a buffer that lie together
- * @data: where, or NULL where the kernel cannot read them, as they lie in a device's memory
- * @len: how many
- * @page: the page of the buffer's own fragment that they are; NULL for others
- * @at: where in it
- */
-struct piece {
-	const void *data;
-	size_t len;
-	struct page *page;
-	unsigned int at;
-};
-
-/*
- * The bytes of @skb from @off on that lie in one piece. Reassembly of fragments within fragments
- * (a tunnel's) builds lists within lists; they nest as deep as the tunnels do. A peer can have
- * thousands of them in a segment, so they are not gone through anew for each piece: @place, of
- * @levels, says where the last one was.
- */
-static struct piece skb_piece(const struct sk_buff *skb, unsigned int off, struct ksrv_place *place,
-			      unsigned int levels)
-{
-	unsigned int start = skb_headlen(skb), size;
-	struct piece piece = { .len = 0 };
-	const struct sk_buff *part;
-	const skb_frag_t *frag;
-	int i;
-
-	if (ksrv_hook_unreadable())
-		return piece;
-	if (off < start) {
-		piece.len = start - off;
-		piece.data = skb->data + off;
-		return piece;
-	}
-	for (i = 0; i < skb_shinfo(skb)->nr_frags; i++) {
-		frag = &skb_shinfo(skb)->frags[i];
-		size = skb_frag_size(frag);
-		if (off - start < size) {
-			piece.page = skb_frag_page(frag);
-			if (!piece.page)
-				return piece;
-			piece.at = skb_frag_off(frag) + off - start;
-			piece.len = size - (off - start);
-			piece.data = (const u8 *)skb_frag_address(frag) + off - start;
-			return piece;
-		}
-		start += size;
-	}
-	part = skb_shinfo(skb)->frag_list;
-	if (levels && place->part && place->start <= off) {
-		part = place->part;
-		start = place->start;
-	}
-	for (; part; part = part->next) {
-		if (off - start < part->len)
-			break;
-		start += part->len;
-	}
-	if (!part)
-		return piece;
-	if (levels && place->part != part) {
-		*place = (struct ksrv_place){ .part = part, .start = start };
-		if (levels > 1)
-			place[1].part = NULL;
-	}
-	piece = skb_piece(part, off - start, levels ? place + 1 : NULL, levels ? levels - 1 : 0);
-	piece.page = NULL;
-	return piece;
-}
-
-size_t ksrv_input_len(const struct ksrv_input *in)
-{
-	return in->len;
-}
-
-const void *ksrv_input_peek(struct ksrv_input *in, size_t *len)
-{
-	struct piece piece;
-
-	if (!in->len)
-		return NULL;
-	piece = skb_piece(in->skb, in->off, in->place, KSRV_PLACES);
-	*len = min(piece.len, in->len);
-	return piece.data;
-}
-
-void ksrv_input_skip(struct ksrv_input *in, size_t len)
-{
-	in->off += len;
-	in->len -= len;
-}
-
-/*
- * Whether a piece is sent as the page that it is, not copied. That pins the page until the peer
- * has acknowledged it, and all of a compound page with it, where the send queue's limit counts
- * the bytes sent: only what fills half of what it pins is worth that. On a route that cannot
- * gather (IPsec over a device that cannot) core TCP would copy, into memory that the socket
- * keeps.
- */
-static bool worth_sharing(const struct sock *sk, const struct piece *piece)
-{
-	return piece->len >= KSRV_SHARE_MIN && piece->page && (sk->sk_route_caps & NETIF_F_SG) &&
-	       sendpage_ok(piece->page) && 2 * piece->len >= page_size(compound_head(piece->page));
-}
-
-/*
- * Sends a run of input: pieces that are all shared, or all copied. At most @len bytes; @run is
- * set to how many there were to send.
- */
-static int send_run(struct ksrv_conn *conn, struct ksrv_input *in, size_t off, size_t len,
-		    size_t *run)
-{
-	union {
-		struct bio_vec page[MAX_SKB_FRAGS + 1];
-		struct kvec copy[MAX_SKB_FRAGS + 1];
-	} vec;
-	const struct sock *sk = conn->sock->sk;
-	struct piece piece;
-	bool shared = false;
-	unsigned int n = 0;
-
-	*run = 0;
-	while (*run < len && n < ARRAY_SIZE(vec.copy)) {
-		piece = skb_piece(in->skb, off + *run, in->place, KSRV_PLACES);
-		if (unlikely(!piece.data))
-			return -EFAULT;
-		piece.len = min(piece.len, len - *run);
-		if (!n)
-			shared = worth_sharing(sk, &piece);
-		else if (worth_sharing(sk, &piece) != shared)
-			break;
-		if (shared)
-			vec.page[n++] = (struct bio_vec){ .bv_page = piece.page,
-							  .bv_offset = piece.at,
-							  .bv_len = piece.len };
-		else
-			vec.copy[n++] = (struct kvec){ .iov_base = (void *)piece.data,
-						       .iov_len = piece.len };
-		*run += piece.len;
-	}
-	return shared ? send_pages(conn, vec.page, n, *run, *run < len)
-		      : send_pieces(conn, vec.copy, n, *run, *run < len);
-}
-
-/* Input of many pieces, or large ones. Apart, as the kernel zeroes such arrays at every call. */
-static noinline int send_runs(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
-{
-	size_t total = 0, run;
-	int sent;
-
-	do {
-		sent = send_run(conn, in, in->off + total, len - total, &run);
-		if (sent < 0)
-			return total ?: sent; /* an error is there at the next try too */
-		total += sent;
-	} while (total < len && sent == run);
-	return total;
-}
-
-int ksrv_send_input(struct ksrv_conn *conn, struct ksrv_input *in, size_t len)
-{
-	struct kvec piece;
-	int sent;
-
-	len = min(len, in->len);
-	piece.iov_base = (void *)ksrv_input_peek(in, &piece.iov_len);
-	if (unlikely(!piece.iov_base))
-		return -EFAULT;
-	if (likely(piece.iov_len >= len && len < KSRV_SHARE_MIN)) {
-		piece.iov_len = len;
-		sent = send_pieces(conn, &piece, 1, len, false);
-	} else {
-		sent = send_runs(conn, in, len);
-	}
-	if (sent > 0)
-		ksrv_input_skip(in, sent);
-	return sent;
 }
 
 void ksrv_conn_defer(struct ksrv_conn *conn)
@@ -594,7 +305,7 @@ static void pump_end(struct ksrv_conn *conn)
 	if (unlikely(conn->blocked || conn->deferred))
 		conn->unfinished = true;
 	if (unlikely(conn->deferred) && !test_and_set_bit(KSRV_C_ASLEEP, &conn->flags))
-		queue_later(conn, 0);
+		ksrv_queue_later(conn, 0);
 }
 
 /**
@@ -645,7 +356,7 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 	if (unlikely(conn->blocked)) {
 		if (!sk_stream_memory_free(sk) || ksrv_hook_room_gone()) {
 			/* write_space had found room, and it is gone: ask to be called again. */
-			wait_for_room(conn);
+			ksrv_wait_for_room(conn);
 			return 0;
 		}
 		conn->blocked = false;
