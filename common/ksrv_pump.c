@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * ksrv_pump.c - moves bytes from the receive queue through the protocol, which sends by ksrv_send.c.
+ * ksrv_pump.c - moves bytes: from the receive queue through the protocol, which sends what it has
+ * to say by ksrv_send.c.
  *
  * The pump runs in two places, the socket's data_ready (softirq) and the connection's I/O
  * worker, and in both under the same rule: bottom halves off, the socket's spinlock held, no

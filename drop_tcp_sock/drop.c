@@ -259,17 +259,26 @@ static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinloc
 	} while (((n == WALK_BATCH && done) || (missed && tries--)) && !must_stop(s));
 }
 
-static void walk_connections(struct search *s)
+/* Has @look look at every chain of connections. Return: false if that was cut short. */
+static bool for_connections(struct search *s,
+			    void (*look)(struct search *s, struct hlist_nulls_head *chain,
+					 spinlock_t *lock))
 {
 	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
 	unsigned int i;
 
 	for (i = 0; i <= table->ehash_mask; i++) {
 		if (!(i % WALK_REST) && must_stop(s))
-			return;
+			return false;
 		if (!hlist_nulls_empty(&table->ehash[i].chain))
-			walk_chain(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
+			look(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
 	}
+	return true;
+}
+
+static void walk_connections(struct search *s)
+{
+	for_connections(s, walk_chain);
 }
 
 static void walk_listeners(struct search *s)
@@ -349,19 +358,13 @@ static void learn_chain(struct search *s, struct hlist_nulls_head *chain, spinlo
  */
 static void learn_gone(struct search *s)
 {
-	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
-	unsigned int i, seq = READ_ONCE(s->net->dev_base_seq);
+	unsigned int seq = READ_ONCE(s->net->dev_base_seq);
 
 	if (s->gone->seq == seq)
 		return;
 	memset(s->gone, 0, sizeof(*s->gone));
-	for (i = 0; i <= table->ehash_mask; i++) {
-		if (!(i % WALK_REST) && must_stop(s))
-			return;
-		if (!hlist_nulls_empty(&table->ehash[i].chain))
-			learn_chain(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
-	}
-	s->gone->seq = seq;
+	if (for_connections(s, learn_chain))
+		s->gone->seq = seq;
 }
 
 static struct sock *find_by_device(const struct search *s)

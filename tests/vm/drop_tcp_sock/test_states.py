@@ -48,12 +48,18 @@ def test_established(host):
 
 
 def test_established_not_accepted():
-    """A connection that waits in the accept queue."""
+    """A connection that waits in the accept queue: its peer gets a RST, and who accepts it is told."""
     with Pair(accept=False) as pair:
         local, remote = key_of(pair.client)[:2], key_of(pair.client)[2:]
         drops((*remote, *local), "established")
         with pytest.raises(ConnectionResetError):
             pair.client.recv(1)
+        accepted, peer = pair.listener.accept()
+        with accepted:
+            assert peer == pair.client.getsockname()
+            with pytest.raises(ConnectionAbortedError):
+                accepted.recv(1)
+            assert accepted.recv(1) == b""
 
 
 def test_syn_sent():

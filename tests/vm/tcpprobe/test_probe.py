@@ -251,7 +251,7 @@ def test_port_makes_room(probe):
 
 
 def test_a_read_of_any_size_ends(probe):
-    """However fast records come: by whoever kills the reader, too."""
+    """However fast records come, and however much is asked for."""
     probe(bufsize=1 << 16)
     stop = threading.Event()
 
