@@ -165,13 +165,13 @@ def checksum(data):
     return ~total & 0xffff
 
 
-def packet(source, sport, dest, dport, *, seq, ack=0, flags):
-    """Sends a TCP segment without data from an address that need not be ours; flags of "S" and "A"."""
+def packet(source, sport, dest, dport, *, seq, ack=0, flags, data=b""):
+    """Sends a TCP segment, of an even number of bytes, from an address that need not be ours; flags of "S" and "A"."""
     bits = 2 * ("S" in flags) | 16 * ("A" in flags)
-    pseudo = socket.inet_aton(source) + socket.inet_aton(dest) + struct.pack("!HH", 6, 20)
-    tcp = struct.pack("!HHIIBBHHH", sport, dport, seq, ack & 0xffffffff, 5 << 4, bits, 64240, 0, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(dest) + struct.pack("!HH", 6, 20 + len(data))
+    tcp = struct.pack("!HHIIBBHHH", sport, dport, seq, ack & 0xffffffff, 5 << 4, bits, 64240, 0, 0) + data
     tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
-    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 1, 0, 64, 6, 0, socket.inet_aton(source),
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0, socket.inet_aton(source),
                      socket.inet_aton(dest))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         raw.sendto(ip + tcp, (dest, 0))

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, HOOKS_DIR, insmod, rmmod, scaled
+from lib import DEBUG, HOOKS_DIR, insmod, rmmod, scaled, sysctl
 from sockets import Pair, at_port, black_hole, gained, key_of, line_of, packet, wait_for, wait_state, walk, write
 
 WAIT_MS = 3000 if DEBUG else 1000
@@ -112,6 +112,37 @@ def test_not_accepted_yet(how):
         dropped = gained().get("dropped", 0)
     print(f"{dropped} dropped")
     assert dropped
+
+
+@pytest.mark.parametrize("then", ["close", "accept", "accepted"])
+def test_fast_open(then):
+    """A connection that TCP Fast Open has made of a SYN, and whose handshake is not done: whether it is accepted when it is dropped,
+    or after that, or never, it is ended once, and leaves a place for the next one."""
+    Path("/sys/module/drop_tcp_sock/parameters/hook_found_ms").write_text("0")
+    with sysctl(ipv4__tcp_fastopen=0x603), black_hole(), socket.socket() as listener, contextlib.ExitStack() as stack:
+        listener.bind(("10.9.9.1", 0))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 1)  # that may be so at a time
+        listener.listen(16)
+        listener.settimeout(10)
+        port = listener.getsockname()[1]
+        for n in range(1, 4):
+            packet("198.51.100.7", 5555 + n, "10.9.9.1", port, seq=1000, flags="S", data=b"in a SYN")
+            entry = wait_for(lambda: next((e for e in at_port(port) if e.state == "syn_recv"), None))
+            if then == "accepted":
+                child = stack.enter_context(listener.accept()[0])
+                assert child.recv(16) == b"in a SYN"
+            write(line_of(entry) + "\n")
+            assert gained() == {"requested": n, "dropped": n, "dropped_syn_recv": n}
+            assert {e.state for e in at_port(port)} == {"listening"}
+            if then == "close":
+                break
+            if then == "accept":
+                child, peer = listener.accept()
+                stack.enter_context(child)
+                assert peer == ("198.51.100.7", 5555 + n)
+            with pytest.raises(ConnectionAbortedError):
+                child.recv(16)
+            child.close()
 
 
 def repaired(device):
