@@ -64,7 +64,6 @@ static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
  * @net: whose sockets; a table may hold those of other namespaces too
  * @sel: which of them
  * @ifindex: bound to this interface; 0 for any and none
- * @gone: what is known of interfaces that are gone
  * @totals: what came of it
  * @stop: set by others to end it early
  * @met: a socket was dropped, or a listener passed by
@@ -74,7 +73,6 @@ struct search {
 	struct net *net;
 	const struct drop_selector *sel;
 	int ifindex;
-	struct drop_gone *gone;
 	struct drop_totals *totals;
 	const bool *stop;
 	bool met;
@@ -259,26 +257,17 @@ static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinloc
 	} while (((n == WALK_BATCH && done) || (missed && tries--)) && !must_stop(s));
 }
 
-/* Has @look look at every chain of connections. Return: false if that was cut short. */
-static bool for_connections(struct search *s,
-			    void (*look)(struct search *s, struct hlist_nulls_head *chain,
-					 spinlock_t *lock))
+static void walk_connections(struct search *s)
 {
 	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
 	unsigned int i;
 
 	for (i = 0; i <= table->ehash_mask; i++) {
 		if (!(i % WALK_REST) && must_stop(s))
-			return false;
+			return;
 		if (!hlist_nulls_empty(&table->ehash[i].chain))
-			look(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
+			walk_chain(s, &table->ehash[i].chain, inet_ehash_lockp(table, i));
 	}
-	return true;
-}
-
-static void walk_connections(struct search *s)
-{
-	for_connections(s, walk_chain);
 }
 
 static void walk_listeners(struct search *s)
@@ -297,9 +286,10 @@ static void walk_listeners(struct search *s)
 
 /* --- one connection --- */
 
-static struct sock *lookup(struct net *net, const struct drop_selector *sel, int ifindex)
+/* TCP's own way to a socket of the pair that is bound to the interface, or to none. */
+static struct sock *lookup(const struct search *s)
 {
-	const struct drop_end *local = &sel->local, *remote = &sel->remote;
+	const struct drop_end *local = &s->sel->local, *remote = &s->sel->remote;
 	struct in6_addr saddr6, daddr6;
 	__be32 saddr, daddr;
 
@@ -307,98 +297,77 @@ static struct sock *lookup(struct net *net, const struct drop_selector *sel, int
 	if (local->family == 4) {
 		memcpy(&saddr, remote->addr + 12, 4);
 		memcpy(&daddr, local->addr + 12, 4);
-		return compat_inet_lookup_established(net, saddr, htons(remote->port), daddr,
-						      local->port, ifindex);
+		return compat_inet_lookup_established(s->net, saddr, htons(remote->port), daddr,
+						      local->port, s->ifindex);
 	}
 #if IS_ENABLED(CONFIG_IPV6)
 	memcpy(&saddr6, remote->addr, 16);
 	memcpy(&daddr6, local->addr, 16);
-	return compat_inet6_lookup_established(net, &saddr6, htons(remote->port), &daddr6,
-					       local->port, ifindex);
+	return compat_inet6_lookup_established(s->net, &saddr6, htons(remote->port), &daddr6,
+					       local->port, s->ifindex);
 #else
 	return NULL;
 #endif
 }
 
-static bool is_known_gone(const struct drop_gone *gone, int ifindex)
+/* Where TCP has the sockets of the pair: interfaces do not count there. */
+static unsigned int hash_of_pair(const struct search *s)
 {
-	unsigned int i;
+	const struct drop_end *local = &s->sel->local, *remote = &s->sel->remote;
+	struct in6_addr saddr6, daddr6;
+	__be32 saddr, daddr;
 
-	for (i = 0; i < gone->n && gone->ifindex[i] != ifindex; i++)
-		;
-	return i < gone->n;
+	if (local->family == 4) {
+		memcpy(&saddr, remote->addr + 12, 4);
+		memcpy(&daddr, local->addr + 12, 4);
+		return inet_ehashfn(s->net, daddr, local->port, saddr, htons(remote->port));
+	}
+#if IS_ENABLED(CONFIG_IPV6)
+	memcpy(&saddr6, remote->addr, 16);
+	memcpy(&daddr6, local->addr, 16);
+	return inet6_ehashfn(s->net, &daddr6, local->port, &saddr6, htons(remote->port));
+#else
+	return 0;
+#endif
 }
 
-static void learn_chain(struct search *s, struct hlist_nulls_head *chain, spinlock_t *lock)
+/* A socket of the pair, whatever it is bound to, or to the very interface that is asked for. */
+static struct sock *find_in_chain(const struct search *s)
 {
-	struct drop_gone *gone = s->gone;
+	struct inet_hashinfo *table = s->net->ipv4.tcp_death_row.hashinfo;
+	unsigned int hash = hash_of_pair(s);
 	struct hlist_nulls_node *node;
-	struct sock *sk;
-	int ifindex;
+	struct sock *sk, *found = NULL;
+	spinlock_t *lock;
 
-	rcu_read_lock();
+	lock = inet_ehash_lockp(table, hash);
 	spin_lock_bh(lock);
-	sk_nulls_for_each(sk, node, chain) {
-		ifindex = READ_ONCE(sk->sk_bound_dev_if);
-		if (!ifindex || !net_eq(sock_net(sk), s->net) || is_known_gone(gone, ifindex) ||
-		    dev_get_by_index_rcu(s->net, ifindex))
-			continue;
-		if (gone->n < DROP_GONE_MAX)
-			gone->ifindex[gone->n++] = ifindex;
-		else
-			gone->more = true;
+	sk_nulls_for_each(sk, node, &table->ehash[hash & table->ehash_mask].chain) {
+		if (is_meant(sk, s) && refcount_inc_not_zero(&sk->sk_refcnt)) {
+			found = sk;
+			break;
+		}
 	}
 	spin_unlock_bh(lock);
-	rcu_read_unlock();
+	return found;
 }
 
 /*
- * A socket can only be found by the interface that it is bound to, also when that is gone. There is
- * no list of those: all sockets are looked at, but not again until an interface comes or goes.
+ * Without an interface in the line: a socket bound to none, else one bound to any, which may be
+ * gone, or have never been. With one: what is bound to none is found first, and not meant.
  */
-static void learn_gone(struct search *s)
+static struct sock *find_pair(const struct search *s)
 {
-	unsigned int seq = READ_ONCE(s->net->dev_base_seq);
-
-	if (s->gone->seq == seq)
-		return;
-	memset(s->gone, 0, sizeof(*s->gone));
-	if (for_connections(s, learn_chain))
-		s->gone->seq = seq;
-}
-
-static struct sock *find_by_device(const struct search *s)
-{
-	struct net_device *dev;
 	struct sock *sk;
 
-	for_each_netdev_rcu(s->net, dev) {
-		sk = lookup(s->net, s->sel, dev->ifindex);
-		if (sk)
-			return sk;
+	rcu_read_lock();
+	sk = lookup(s);
+	rcu_read_unlock();
+	if (sk && s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex) {
+		sock_gen_put(sk);
+		sk = NULL;
 	}
-	return NULL;
-}
-
-/* Without an interface in the line: a socket bound to none, else one bound to any. */
-static struct sock *find_pair(struct search *s)
-{
-	struct sock *sk;
-	unsigned int i;
-
-	rcu_read_lock();
-	sk = lookup(s->net, s->sel, s->ifindex);
-	if (!sk && !s->ifindex)
-		sk = find_by_device(s);
-	rcu_read_unlock();
-	if (sk || s->ifindex)
-		return sk;
-	learn_gone(s);
-	rcu_read_lock();
-	for (i = 0; !sk && i < s->gone->n; i++)
-		sk = lookup(s->net, s->sel, s->gone->ifindex[i]);
-	rcu_read_unlock();
-	return sk;
+	return sk ?: find_in_chain(s);
 }
 
 /*
@@ -413,18 +382,10 @@ static void drop_pair(struct search *s)
 
 	while (tries-- && (sk = find_pair(s))) {
 		hook_found();
-		if (s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex) {
-			/* One bound to no interface hides the one that is meant. */
-			sock_gen_put(sk);
-			walk_connections(s);
-			return;
-		}
 		request = is_request(sk);
 		if (!drop_one(sk, s) && !request)
 			return;
 	}
-	if (!s->met && !s->ifindex && s->gone->more)
-		walk_connections(s);
 }
 
 static int find_ifindex(struct net *net, const char *name)
@@ -445,10 +406,10 @@ static int find_ifindex(struct net *net, const char *name)
 	return kstrtoint(name, 10, &ifindex) ? 0 : ifindex;
 }
 
-void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_gone *gone,
-		  struct drop_totals *totals, const bool *stop)
+void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
+		  const bool *stop)
 {
-	struct search s = { .net = net, .sel = sel, .gone = gone, .totals = totals, .stop = stop };
+	struct search s = { .net = net, .sel = sel, .totals = totals, .stop = stop };
 
 	if (*sel->ifname) {
 		s.ifindex = find_ifindex(net, sel->ifname);

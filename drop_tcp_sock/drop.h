@@ -24,35 +24,18 @@ struct drop_totals {
 	u64 malformed;
 };
 
-#define DROP_GONE_MAX 16
-
-/**
- * struct drop_gone - interfaces that are gone, but that sockets of a namespace are still bound to
- * @seq: the namespace's dev_base_seq when they were looked for; 0 never
- * @n: how many
- * @more: there are more of them than @ifindex has
- * @ifindex: their indexes
- */
-struct drop_gone {
-	unsigned int seq;
-	unsigned int n;
-	bool more;
-	int ifindex[DROP_GONE_MAX];
-};
-
 /**
  * drop_sockets() - drop what a line asks for
  * @net: whose sockets; stays while this runs
  * @sel: by drop_parse()
- * @gone: of @net; zeroed at first, guarded by the caller
  * @totals: @dropped, @not_found and @skipped_listener are added to; the caller's own
  * @stop: polled while a table is walked; set, the walk ends early
  *
  * Sleeps. Connections are aborted as "ss -K" does: the peer gets a RST, the owner ECONNABORTED. A
  * TIME-WAIT socket and a request that is not a connection yet vanish without a word to the peer.
  */
-void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_gone *gone,
-		  struct drop_totals *totals, const bool *stop);
+void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
+		  const bool *stop);
 
 /**
  * drop_proc_register() - make /proc/net/drop_tcp_sock, in every network namespace

@@ -38,8 +38,7 @@ static bool unloading;
 /**
  * struct drop_net - a network namespace's part
  * @file: what is under /proc/net; NULL once it is removed
- * @act: one line is carried out at a time; guards @gone
- * @gone: what a line learnt of interfaces, for the next
+ * @act: one line is carried out at a time
  * @lock: guards @totals, @bad and @bad_len
  * @totals: since the module was loaded or the namespace made
  * @bad: the last malformed line, its first bytes
@@ -49,7 +48,6 @@ static bool unloading;
 struct drop_net {
 	struct proc_dir_entry *file;
 	struct mutex act; /* one line at a time */
-	struct drop_gone gone;
 	spinlock_t lock; /* guards totals, bad, bad_len and each file's own */
 	struct drop_totals totals;
 	char bad[DROP_LINE_MAX];
@@ -149,7 +147,7 @@ static int carry_out(struct drop_file *df, const struct drop_text *line, struct 
 		return err;
 	if (!READ_ONCE(dn->dying)) {
 		sum->requested++;
-		drop_sockets(df->net, &sel, &dn->gone, sum, &dn->dying);
+		drop_sockets(df->net, &sel, sum, &dn->dying);
 	}
 	/* Set now, it may have cut a walk short: the line does not count as done. */
 	if (READ_ONCE(dn->dying))

@@ -172,9 +172,12 @@ static void on_rcv_established(struct pt_regs *regs)
 static void on_rcv_state_process(struct pt_regs *regs)
 {
 	const struct sock *sk = sk_of(regs);
-	const u32 states = TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2 | TCPF_CLOSE_WAIT | TCPF_LAST_ACK |
-			   TCPF_CLOSING;
+	u32 states = TCPF_FIN_WAIT1 | TCPF_FIN_WAIT2 | TCPF_CLOSE_WAIT | TCPF_LAST_ACK |
+		     TCPF_CLOSING;
 
+	/* Of others what completes the handshake is their set-up's; that of these came before. */
+	if (sk->sk_state == TCP_SYN_RECV && rcu_access_pointer(tcp_sk(sk)->fastopen_rsk))
+		states |= TCPF_SYN_RECV;
 	if ((1 << sk->sk_state) & states && is_port_meant(inet_sk(sk)))
 		sample_received(PROBE_RECV, sk, skb_of(regs, 1));
 }

@@ -15,6 +15,7 @@ from sockets import (Pair, at_port, black_hole, gained, key_of, line_of, packet,
                      walk, write)
 
 HOSTS = ["127.0.0.1", "::1"]
+SO_BINDTOIFINDEX = 62
 
 
 def drops(key, state):
@@ -368,6 +369,27 @@ def test_bound_to_a_device_that_is_gone(host, mine, bind, named):
         assert done.stdout == f"{' '.join(ends[0])}: dropped established\n"
         with pytest.raises(ConnectionAbortedError):
             client.recv(1)
+
+
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_bound_to_a_device_that_never_was(host, named):
+    """SO_BINDTOIFINDEX takes any number, from anybody, also of an open connection: it is found by its addresses all the same."""
+    with contextlib.ExitStack() as stack:
+        pairs = [stack.enter_context(Pair(host)) for _ in range(20)]
+        for n, pair in enumerate(pairs):
+            write("192.0.2.1:1 192.0.2.2:2\n")  # of which the module may learn what there is
+            before = totals()
+            key = key_of(pair.client)
+            pair.client.setsockopt(socket.SOL_SOCKET, SO_BINDTOIFINDEX, 9000 + n)
+            ours, theirs = line_of(key).split()
+            address, _, port = ours.rpartition(":")
+            if named:
+                address = f"[{address.strip('[]')}%if{9000 + n}]" if ":" in address else f"{address}%if{9000 + n}"
+            write(f"{address}:{port} {theirs}\n")
+            assert gained(before) == {"requested": 1, "dropped": 1, "dropped_established": 1}
+            with pytest.raises(ConnectionAbortedError):
+                pair.client.recv(1)
 
 
 def test_another_namespace_is_untouched():

@@ -3,45 +3,22 @@
 
 tests/wire is that peer. SEED says where chance begins, TIME for how many seconds to go on; a failure names the case."""
 
-import json
-import os
-import subprocess
 import time
 
 import pytest
-from lib import DEBUG, HTTP_PORT, MODES, PORT, TOP, ip, scaled, sh
-
-WIRE = TOP / "build" / "tests" / "wire"
-SEED = int(os.environ.get("SEED") or 1)
-TIME = int(os.environ.get("TIME") or 0)
-CASES = scaled(2000, 16)  # of a run, one of which is made when TIME is not given
+from lib import MODES
+from wire import CASES, PARAMS, TIME, run
 
 
-@pytest.fixture(scope="module")
-def device():
-    """A TUN device whose peers speak only by the program."""
-    sh("modprobe", "tun", check=not DEBUG)
-    ip("tuntap add wire0 mode tun", "addr add 10.7.0.1/16 dev wire0", "addr add fd07::1/64 dev wire0 nodad",
-       "link set wire0 up mtu 9000 txqueuelen 5000")
-    yield "wire0"
-    ip("link del wire0")
-
-
-@pytest.mark.parametrize("module", ["kecho", "khttpd"])
+@pytest.mark.parametrize("module", PARAMS)
 def test_wire(load, klog, device, module, mode):
-    params = {"kecho": {"port": PORT, "idle_timeout": 10},
-              "khttpd": {"port": HTTP_PORT, "keepalive_timeout": 10, "request_timeout": 10}}[module]
-    server = load(module, hooks=True, backlog=1024, **params)
+    server = load(module, hooks=True, backlog=1024, **PARAMS[module])
     klog.lines()  # what it says when it is loaded
     end = time.monotonic() + TIME / len(MODES)
     first = 0
     sums = {}
     while not first or time.monotonic() < end:
-        done = subprocess.run([WIRE, "-s", str(SEED), "-f", str(first), "-n", str(CASES), device,
-                               "echo" if module == "kecho" else "http", str(params["port"])],
-                              capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        for name, value in json.loads(done.stdout).items():
+        for name, value in run(device, module, first).items():
             sums[name] = sums.get(name, 0) + value
         first += CASES
     print(module, mode, sums)

@@ -57,6 +57,34 @@ def test_a_conversation(probe, host):
     assert samples()["taken"] == samples()["read"] and samples()["missed"] <= 2
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_fast_open(probe, host):
+    """Of a connection that a SYN with data has made, each end's records tell every byte, what completes the handshake included."""
+    probe()
+    size = 10000
+    with sysctl(ipv4__tcp_fastopen=0x607), Trace() as trace, contextlib.ExitStack() as stack:  # both ends, without a cookie
+        listener = stack.enter_context(socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET))
+        client = stack.enter_context(socket.socket(listener.family))
+        sent = client.sendto(b"x" * size, socket.MSG_FASTOPEN, listener.getsockname()[:2])
+        client.sendall(b"x" * (size - sent))
+        served = stack.enter_context(listener.accept()[0])
+        got = 0
+        while got < size:
+            got += len(served.recv(size))
+        time.sleep(0.3)
+        lines, lost = trace.lines()
+        server, local = listener.getsockname()[1], client.getsockname()[1]
+    assert lost == 0
+    mine = [line for line in lines if line.sport == server]
+    theirs = [line for line in lines if line.sport == local]
+    assert [line.type for line in mine + theirs].count(SETUP) == 2 and {line.dport for line in mine} == {local}
+    in_syn = next(line.length for line in theirs if line.type == SEND and line.flags & 2)
+    assert 0 < in_syn < size  # or this is no Fast Open
+    assert sum(line.length for line in theirs if line.type == SEND) == size
+    assert sum(line.length for line in mine if line.type in (RECV, SETUP)) == size
+    assert sum(line.type == RECV and line.flags & 16 for line in mine) == sum(line.type == SEND and line.flags & 16 for line in theirs)
+
+
 def test_lines_that_nobody_read_to_their_end_are_discarded(probe):
     """Of a reader that closes, whatever is left in its buffer: what is counted as read are the whole lines that somebody has."""
     probe()

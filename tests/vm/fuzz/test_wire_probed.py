@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+"""Proves that tcpprobe stands what tests/wire does to a server's connections: each sample is read, lost or discarded, flows come and
+go within maxflows, and the server answers as it does unwatched."""
+
+import contextlib
+import os
+import time
+from pathlib import Path
+
+import pytest
+from lib import KO_DIR, insmod, rmmod
+from wire import CASES, PARAMS, TIME, run
+
+# Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
+pytestmark = pytest.mark.boot(clock="turns")
+
+FIELDS = 30
+
+
+class Watcher:
+    """Has tcpprobe's file open, and reads it when asked."""
+
+    def __init__(self):
+        self.fd = os.open("/proc/net/tcpprobe", os.O_RDONLY | os.O_NONBLOCK)
+        self.rest = b""
+        self.records = 0
+        self.lost = 0
+        self.types = set()
+
+    def read(self):
+        """What there is; each line has to be a record, or to say how many are lost."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(self.fd, 1 << 20):
+                *lines, self.rest = (self.rest + data).split(b"\n")
+                for line in lines:
+                    if line.startswith(b"# lost "):
+                        self.lost += int(line.split()[2])
+                        continue
+                    words = line.split(b" ")
+                    assert len(words) == FIELDS, line
+                    self.records += 1
+                    self.types.add(int(words[0]))
+
+
+def statistics(name):
+    words = next(line for line in Path("/proc/net/stat/tcpprobe_plus").read_text().splitlines() if line.startswith(name)).split()[1:]
+    return dict(zip(words[::2], map(int, words[1::2])))
+
+
+@pytest.mark.parametrize("maxflows", [20, 100000])
+@pytest.mark.parametrize("module", PARAMS)
+def test_wire_probed(load, klog, device, module, maxflows):
+    server = load(module, hooks=True, backlog=1024, **PARAMS[module])
+    insmod(KO_DIR / "tcpprobe.ko", maxflows=maxflows, purgetime=1, bufsize=1 << 16 if maxflows > 20 else 64, port=PARAMS[module]["port"])
+    try:
+        klog.lines()  # what they say when they are loaded
+        watcher = Watcher()
+        end = time.monotonic() + TIME / 8
+        first = 0
+        while not first or time.monotonic() < end:
+            assert run(device, module, first)["failures"] == 0
+            watcher.read()
+            first += CASES
+        server.wait("active", 0, seconds=120)
+        watcher.read()
+        os.close(watcher.fd)
+        samples = statistics("Samples:")
+        print(module, maxflows, first, samples, watcher.records, watcher.lost, sorted(watcher.types))
+        assert samples["taken"] == samples["read"] + samples["lost"] + samples["discarded"]
+        assert watcher.lost <= samples["lost"] and watcher.records == samples["read"]
+        assert watcher.records > CASES / 10 and {0, 1, 3, 4} <= watcher.types
+        if maxflows == 20:
+            assert samples["lost"] > 0
+        assert [line for line in klog.lines() if line.startswith((module, "tcpprobe"))] == []
+    finally:
+        rmmod("tcpprobe")
