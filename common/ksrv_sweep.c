@@ -22,15 +22,33 @@ static void take_page(struct sock *sk)
 	local_bh_enable();
 }
 
-/* A byte that the peer has acknowledged has moved as well: a slow reader is not idle. */
+/*
+ * A byte that the peer has acknowledged has moved as well: a slow reader is not idle. While a
+ * window is shut, TCP counts its user timeout from the first probe on, also past acknowledged data,
+ * until what waits first fits into the window as a whole: it counts from the data again.
+ */
 static void look_at_acks(struct ksrv_conn *conn)
 {
-	u32 una = READ_ONCE(tcp_sk(conn->sock->sk)->snd_una);
+	struct sock *sk = conn->sock->sk;
+	struct inet_connection_sock *icsk = inet_csk(sk);
+	u32 una = READ_ONCE(tcp_sk(sk)->snd_una);
 
-	if (una != conn->seen_una) {
+	if (una == conn->seen_una)
+		return;
+	WRITE_ONCE(conn->stamp, jiffies);
+	if (!READ_ONCE(icsk->icsk_user_timeout)) {
 		conn->seen_una = una;
-		WRITE_ONCE(conn->stamp, jiffies);
+		return;
 	}
+	local_bh_disable();
+	bh_lock_sock(sk);
+	/* Of an owned socket the next sweep sees the same. */
+	if (!sock_owned_by_user(sk)) {
+		icsk->icsk_probes_tstamp = 0;
+		conn->seen_una = una;
+	}
+	bh_unlock_sock(sk);
+	local_bh_enable();
 }
 
 static bool is_idle(const struct ksrv_conn *conn, unsigned int timeout)
@@ -45,6 +63,13 @@ static bool is_due(const struct ksrv_conn *conn)
 	return deadline && time_after(jiffies, deadline);
 }
 
+/* The pump has taken as much as it may at a time, and an I/O worker is to take the rest. */
+static bool has_input_left(const struct ksrv_conn *conn)
+{
+	return conn->queued && !conn->blocked && !conn->finish &&
+	       !skb_queue_empty(&conn->sock->sk->sk_receive_queue);
+}
+
 /*
  * Tells the protocol, under the pump's lock. An owned socket waits for the next sweep. What has
  * come and waits for a worker came in time.
@@ -57,7 +82,8 @@ static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
 	bh_lock_sock(sk);
 	if (!sock_owned_by_user(sk)) {
 		ksrv_pump(conn, false);
-		if (!conn->flags && is_due(conn) && ksrv_pump_expired(conn))
+		if (!conn->flags && is_due(conn) && !has_input_left(conn) &&
+		    ksrv_pump_expired(conn))
 			ksrv_count(srv, KSRV_TIMEOUTS, 1);
 	}
 	bh_unlock_sock(sk);

@@ -2,9 +2,11 @@
 """Proves every deadline and limit, and that an answer to a wrong request reaches its client."""
 
 import contextlib
+import fcntl
 import os
 import socket
 import struct
+import termios
 import threading
 import time
 
@@ -310,6 +312,54 @@ def test_steady_reader_is_served(load, last, room):
         assert len(parse_all(data)) == 200 + bool(last)
     assert timeouts(khttpd) == ({} if last else {"keepalive": 1})
     assert khttpd.stat("errors") == 0
+
+
+@modes("fast")
+def test_steady_reader_of_large_segments_is_served(load):
+    """What waits first may take longer to fit into the small windows of a slow reader than TCP waits for one who acknowledges
+    nothing: TCP does not give up on one who does."""
+    timeout = 12 if DEBUG else 3
+    asked = 8000
+    with network_namespace("web") as web:
+        sh("ethtool", "-K", "lo", "tso", "off", "gso", "off", netns=web)  # or a window's worth would come in few large pieces
+        khttpd = load("khttpd", netns=web, request_timeout=timeout, keepalive_timeout=5)
+        with in_netns(web, socket.socket) as s:
+            # A large window at first, by which TCP makes what it sends; then 4 KiB at a time.
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 131072)
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1460)
+            s.settimeout(60)
+            s.connect(("127.0.0.1", HTTP_PORT))
+            s.sendall(GET * asked)
+            time.sleep(0.5)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            data = receive(s, struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0])
+            end = time.monotonic() + 4 * (timeout + 2)
+            while time.monotonic() < end:
+                data += s.recv(600)
+                time.sleep(0.1)
+            assert data.count(b"HTTP/") < asked / 2
+            while part := s.recv(1 << 20):
+                data += part
+        khttpd.wait("active", 0)
+    assert data.count(b"HTTP/1.1 200 OK\r\n") == data.count(b"Hello World!") == asked
+    assert timeouts(khttpd) == {"keepalive": 1}
+    assert khttpd.stat("errors") == 0
+
+
+@modes("worker")
+def test_a_body_that_waits_for_a_worker_is_in_time(load):
+    """Nor is one given up that is more than is taken in at a time, as long as some of it waits."""
+    body = bytes(900000)
+    khttpd = load("khttpd", hooks=True, request_timeout=2, keepalive_timeout=2)
+    with sysctl(ipv4__tcp_rmem="4096 8388608 8388608"), client() as s:
+        khttpd.wait("accepted", 1)
+        khttpd.set("hook_io_waits", 10000)
+        try:
+            s.sendall(sized(b"%d" % len(body), body))
+            assert read(s).status == 405
+            assert timeouts(khttpd) == {}
+        finally:
+            khttpd.set("hook_io_waits", 0)
 
 
 @modes("worker")
