@@ -340,10 +340,10 @@ def test_steady_reader_of_large_segments_is_served(load):
             assert data.count(b"HTTP/") < asked / 2
             while part := s.recv(1 << 20):
                 data += part
+        assert data.count(b"HTTP/1.1 200 OK\r\n") == data.count(b"Hello World!") == asked
         khttpd.wait("active", 0)
-    assert data.count(b"HTTP/1.1 200 OK\r\n") == data.count(b"Hello World!") == asked
-    assert timeouts(khttpd) == {"keepalive": 1}
-    assert khttpd.stat("errors") == 0
+        assert timeouts(khttpd) == {"keepalive": 1}
+        assert khttpd.stat("errors") == 0
 
 
 @modes("worker")
