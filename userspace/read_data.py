@@ -66,7 +66,9 @@ HEADER = [column[0] for column in FIELDS.values() if column]
 TYPES = ("recv", "send", "timeout", "setup", "done", "purge")
 RECV, SEND, TIMEOUT, SETUP, DONE, PURGE = range(6)
 SYN = 2
+ACK = 16
 SPACE = 1 << 32  # of sequence numbers
+WINDOW_MAX = 1 << 30  # RFC 7323
 FLUSH_BYTES = 1 << 20  # of CSV text held back
 LINE_MAX = 4096  # bytes; the probe's have 512 at most
 NO_PACING = (1 << 32) - 1, (1 << 64) - 1  # sk_pacing_rate of a connection that is not paced
@@ -106,20 +108,38 @@ def parse(line):
 
 
 class Unwrapped:
-    """Follows a 32-bit sequence number over its wraps: the lowest and the highest seen."""
+    """Follows a 32-bit sequence number over its wraps: from the lowest to the highest byte that is known of."""
 
     def __init__(self):
-        self.first = self.last = self.low = self.high = None
+        self.last = self.low = self.high = None
+        self.is_known = False  # where it begins
 
-    def see(self, value, length=0):
+    def place(self, value):
+        """Where a number is, beside the last one."""
         if self.last is None:
-            self.last = self.low = value
-            self.high = value + length
-            return
+            self.last = self.low = self.high = value
         step = (value - self.last) % SPACE
-        self.last += step if step < SPACE // 2 else step - SPACE
-        self.low = min(self.low, self.last)
-        self.high = max(self.high, self.last + length)
+        return self.last + (step if step < SPACE // 2 else step - SPACE)
+
+    def see(self, value, length):
+        """A segment; one that no window reaches is nobody's, whatever it says."""
+        place = self.place(value)
+        if abs(place - self.last) <= WINDOW_MAX:
+            self.last = place
+            self.low = self.low if self.is_known else min(self.low, place)
+            self.high = max(self.high, place + length)
+
+    def reach(self, value):
+        """All before that has been sent, or has come, seen or not; one more than was seen is the FIN."""
+        self.last = self.place(value)
+        self.is_known = True
+        if self.last > self.high + 1:
+            self.high = self.last
+
+    def end(self, value):
+        """Nothing from there on has been taken."""
+        self.reach(value)
+        self.high = min(self.high, self.last)
 
     def span(self):
         return 0 if self.last is None else self.high - self.low
@@ -160,7 +180,7 @@ class Flow:
                                                         record.daddr.replace(":", "-"), record.dport)
         self.began = self.ended = float(record.time)
         self.records = 0
-        self.is_set_up = self.is_done = False
+        self.is_open = self.is_done = False
         self.sent, self.received = Unwrapped(), Unwrapped()
         self.srtt, self.cwnd = Distribution(), Distribution()
         self.timeouts = self.lost = self.lost_out = 0
@@ -168,18 +188,15 @@ class Flow:
 
     def add(self, record):
         self.records += 1
-        self.ended = float(record.time)
-        if record.type == PURGE:  # addresses only
+        if record.type == PURGE:  # addresses only, and long after
             self.is_done = True
             return
-        self.is_set_up |= record.type == SETUP
+        self.ended = float(record.time)
+        is_syn = record.type == SEND and bool(record.flags & SYN)
+        self.is_open |= not is_syn and record.type != TIMEOUT
         self.is_done |= record.type == DONE
         self.timeouts += record.type == TIMEOUT
-        if record.type == SEND and record.length:
-            self.sent.see(record.seq + bool(record.flags & SYN), record.length)  # TCP Fast Open
-        # What completes a handshake may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT, or after a lost ACK.
-        if record.type in (RECV, SETUP) and record.length:
-            self.received.see(record.seq + bool(record.flags & SYN), record.length)
+        self.count_bytes(record, is_syn)
         if record.srtt:
             self.srtt.add(record.srtt / 8)
         self.cwnd.add(record.snd_cwnd)
@@ -189,11 +206,26 @@ class Flow:
             self.retrans[0] = record.retrans
         self.retrans[1] = record.retrans
 
+    def count_bytes(self, record, is_syn):
+        """By the segments that were sampled, and, where some were not, by what the others acknowledge and follow."""
+        if record.type == SEND and record.length:
+            self.sent.see(record.seq + bool(record.flags & SYN), record.length)  # TCP Fast Open
+        if not is_syn:
+            self.sent.reach(record.snd_nxt)
+        # What completes a handshake may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT, or after a lost ACK.
+        if record.type in (RECV, SETUP):
+            if record.length:
+                self.received.see(record.seq + bool(record.flags & SYN), record.length)
+        elif record.type == DONE:
+            self.received.end(record.ack)
+        elif record.type == TIMEOUT or record.flags & ACK:
+            self.received.reach(record.ack)
+
     def is_over(self, record):
         """Whether a record of the same addresses is of a new connection."""
         if self.is_done:
             return True
-        return self.is_set_up and (record.type == SETUP or (record.type == SEND and bool(record.flags & SYN)))
+        return self.is_open and (record.type == SETUP or (record.type == SEND and bool(record.flags & SYN)))
 
     SUMMARY = ("flow", "local", "remote", "duration (s)", "sent (B)", "received (B)", "retransmitted (segments)",
                "timeouts", "lost (segments)", "srtt min (us)", "srtt median (us)", "srtt max (us)",
@@ -316,11 +348,19 @@ class FlowFiles:
         self.size += csv.writer(self.pending[flow.file]).writerow(row)
 
     def flush(self):
-        """A file is open only meanwhile, so that any number of flows will do."""
-        for name, text in self.pending.items():
-            with open(self.directory / name, "a", newline="", encoding="ascii") as f:
-                f.write(text.getvalue())
-        self.pending.clear()
+        """A file is open only meanwhile, so that any number of flows will do. What cannot be written is kept, and nothing is written twice."""
+        while self.pending:
+            name, text = next(iter(self.pending.items()))
+            path = self.directory / name
+            size = path.stat().st_size if path.exists() else 0
+            try:
+                with open(path, "a", newline="", encoding="ascii") as f:
+                    f.write(text.getvalue())
+            except OSError:
+                if path.exists():
+                    os.truncate(path, size)
+                raise
+            del self.pending[name]
         self.size = 0
 
     def write_summary(self):

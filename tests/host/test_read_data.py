@@ -3,8 +3,10 @@
 
 import contextlib
 import csv
+import errno
 import fcntl
 import importlib.util
+import io
 import itertools
 import json
 import os
@@ -71,15 +73,15 @@ def test_csv_of_a_flow(tmp_path):
 def test_summary(tmp_path):
     """Against figures worked out by hand."""
     done = read_data(tmp_path, [
-        record(SETUP, 1),
+        record(SETUP, 1, snd_nxt=1),
         record(SEND, 1.5, length=1000, seq=1, snd_cwnd=10, srtt=80000),
         record(SEND, 1.6, length=1000, seq=1001, snd_cwnd=20, srtt=160000),
         record(TIMEOUT, 2, snd_cwnd=1, lost_out=2, srtt=160000),
         record(SEND, 2.1, length=1000, seq=1, snd_cwnd=1, lost_out=2, retrans=1, srtt=160000),
-        record(RECV, 2.2, length=500, seq=7, snd_cwnd=2, lost_out=1, retrans=2, srtt=400000),
-        record(RECV, 2.3, length=500, seq=507, snd_cwnd=30, lost_out=3, retrans=2, srtt=400000),
+        record(RECV, 2.2, length=500, seq=2, snd_cwnd=2, lost_out=1, retrans=2, srtt=400000),
+        record(RECV, 2.3, length=500, seq=502, snd_cwnd=30, lost_out=3, retrans=2, srtt=400000),
         "# lost 5",
-        record(DONE, 4, length=65535, snd_cwnd=30, lost_out=0, retrans=2, srtt=400000)])
+        record(DONE, 4, length=65535, ack=1002, snd_cwnd=30, lost_out=0, retrans=2, srtt=400000)])
     (flow,) = summary(tmp_path)
     assert (flow["local"], flow["remote"]) == ("10.0.0.1:5000", "10.0.0.2:80")
     assert float(flow["duration (s)"]) == 3
@@ -113,6 +115,18 @@ def test_a_lost_end_does_not_join_flows(tmp_path):
     assert [flow["records"] for flow in summary(tmp_path)] == ["3", "2"]
 
 
+def test_a_flow_joined_late_ends_at_the_next_syn(tmp_path):
+    """Its end was lost; it was not seen to begin either."""
+    read_data(tmp_path, [record(RECV, 1), record(SEND, 2, length=10), record(SEND, 3, flags=2, seq=0), record(SEND, 3.5, flags=2, seq=0),
+                         record(SETUP, 4, flags=0x12)])
+    assert [flow["records"] for flow in summary(tmp_path)] == ["2", "3"]
+
+
+def test_a_purge_is_not_when_it_ended(tmp_path):
+    read_data(tmp_path, [record(SETUP, 1), record(SEND, 2, length=10), record(PURGE, 302)])
+    assert [flow["duration (s)"] for flow in summary(tmp_path)] == ["1.0"]
+
+
 def test_a_purged_flow_has_no_values(tmp_path):
     read_data(tmp_path, [record(SETUP, 1), record(PURGE, 400, snd_cwnd=0, srtt=0)])
     (flow,) = summary(tmp_path)
@@ -131,8 +145,38 @@ def test_more_than_four_gigabytes(tmp_path):
     step = 1 << 28
     numbers = [(1 + n * step) % (1 << 32) for n in range(40)]
     numbers[3], numbers[4] = numbers[4], numbers[3]
-    read_data(tmp_path, [record(SEND, n, length=step, seq=number) for n, number in enumerate(numbers)])
+    read_data(tmp_path, [record(SEND, n, length=step, seq=number, snd_nxt=number) for n, number in enumerate(numbers)])
     assert summary(tmp_path)[0]["sent (B)"] == str(40 * step)
+
+
+def test_what_was_not_sampled_is_counted(tmp_path):
+    """With full=0 or probetime few segments have a record; what the others acknowledge and follow tells of the rest."""
+    read_data(tmp_path, [record(SEND, 0, flags=2, seq=0, ack=0, snd_nxt=0, srtt=0), record(SETUP, 1, flags=0x12, seq=0, ack=1, snd_nxt=1),
+                         record(SEND, 2, length=1000, seq=500001, ack=1, snd_nxt=500001),
+                         record(RECV, 3, length=1000, seq=3001, ack=600001, snd_nxt=700001),
+                         record(DONE, 4, length=65535, seq=1000001, ack=20001, snd_nxt=1000001)])
+    (flow,) = summary(tmp_path)
+    assert (flow["sent (B)"], flow["received (B)"]) == ("1000000", "20000")
+    assert (flow["duration (s)"], flow["records"]) == ("4.0", "5")
+
+
+def test_a_fin_is_no_byte(tmp_path):
+    read_data(tmp_path, [record(SETUP, 1, seq=0, ack=0, snd_nxt=0), record(RECV, 2, length=700, seq=0, ack=0, snd_nxt=0),
+                         record(SEND, 3, length=300, seq=0, ack=700, snd_nxt=0), record(RECV, 4, flags=0x11, seq=700, ack=300, snd_nxt=300),
+                         record(SEND, 5, flags=0x11, seq=300, ack=701, snd_nxt=300), record(RECV, 6, seq=701, ack=301, snd_nxt=301),
+                         record(DONE, 7, length=65535, seq=301, ack=701, snd_nxt=301)])
+    (flow,) = summary(tmp_path)
+    assert (flow["sent (B)"], flow["received (B)"]) == ("300", "700")
+
+
+@pytest.mark.parametrize("stray", [0x70000000, 0x3000000, 0xf0000000])
+def test_a_stray_segment_is_nobodys(tmp_path, stray):
+    """Samples are taken before TCP looks at sequence numbers: whoever guesses the ports may send any."""
+    read_data(tmp_path, [record(SETUP, 1, seq=0, ack=0, snd_nxt=0), record(RECV, 2, length=700, seq=0, ack=0, snd_nxt=0),
+                         record(SEND, 2.1, ack=700, seq=0, snd_nxt=0), record(RECV, 3, length=1, seq=stray, ack=0, snd_nxt=0),
+                         record(RECV, 4, length=300, seq=700, ack=0, snd_nxt=0), record(SEND, 5, ack=1000, seq=0, snd_nxt=0),
+                         record(DONE, 7, length=65535, seq=0, ack=1000, snd_nxt=0)])
+    assert summary(tmp_path)[0]["received (B)"] == "1000"
 
 
 def test_json(tmp_path):
@@ -342,6 +386,46 @@ def test_a_full_disk_is_told(tmp_path):
     done = subprocess.run(["sh", "-c", f"ulimit -f 8; trap '' XFSZ; exec {sys.executable} {READ_DATA} --follow log"],
                           cwd=tmp_path, text=True, capture_output=True, check=False)
     assert done.returncode == 1 and "File too large" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_what_could_not_be_written_is_not_written_twice(tmp_path, monkeypatch):
+    """The disk is full for one of three files, part of whose rows are there, and then has room again."""
+    spec = importlib.util.spec_from_file_location("read_data", READ_DATA)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    flows = module.FlowFiles(tmp_path)
+    full = []
+
+    class Disk(io.StringIO):
+        def __init__(self, path, *args, **kw):
+            super().__init__()
+            self.path = path
+
+        def close(self):
+            data = self.getvalue()
+            if full and "5001" in self.path.name:
+                data, fails = data[:30], True
+            else:
+                fails = False
+            with self.path.open("a", newline="", encoding="ascii") as f:
+                f.write(data)
+            super().close()
+            if fails:
+                raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(module, "open", Disk, raising=False)
+    for second in (1, 2, 3):
+        for port in (5000, 5001, 5002):
+            flows.add(module.parse(record(SEND, second, sport=port)))
+        full[:] = [second] if second == 2 else []
+        if full:
+            with pytest.raises(OSError):
+                flows.flush()
+        else:
+            flows.flush()
+    for path in tmp_path.glob("flow-*.csv"):
+        assert [row["time (s)"] for row in csv.DictReader(path.read_text().splitlines())] == ["1.000000000", "2.000000000", "3.000000000"], path
+    assert len(list(tmp_path.glob("flow-*.csv"))) == 3
 
 
 def test_the_lines_of_the_manual(tmp_path):
