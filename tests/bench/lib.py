@@ -24,8 +24,11 @@ PEERS_DIR = Path(f"{KO_DIR}+hooks")  # with the tests' own modules, and so with 
 QUICK = bool(os.environ.get("QUICK"))
 INSTRUCTIONS = os.environ.get("VM_CLOCK") == "instructions"
 NATIVE = bool(os.environ.get("NATIVE"))  # on hardware, as far as can be known: "make bench-native"
+RPS = os.environ.get("RPS", "")  # a mask of CPUs, to which loopback's packets are steered
+if RPS:
+    Path("/sys/class/net/lo/queues/rx-0/rps_cpus").write_text(RPS)
 # What the files are called: after the measurement, and its clock if that is not the instruction clock.
-NAME = Path(sys.argv[0]).stem + ("" if INSTRUCTIONS else "-real")
+NAME = Path(sys.argv[0]).stem + ("" if INSTRUCTIONS else "-real") + ("-rps" if RPS else "")
 IDLE_MAX = 0.005  # a row with a larger share of idle time is refused: see echo.py
 REPEATS = 1 if INSTRUCTIONS else 5  # real time is noise
 # What is timed does not come over the wire from the host. In /dev/shm of a machine with other users somebody might have been there.

@@ -115,6 +115,62 @@ def test_http_where_a_rival_wins_comes_first(tmp_path):
     assert "- khttpd fastpath=0, 16 pipelined, 1 connections: idle 2.0%" in text
 
 
+def test_probe_where_the_tracepoint_wins_comes_first(tmp_path):
+    def row(what, more, records, wanted=""):
+        return {"what": what, "per_round_trip": 1000 + more, "more": more, "records_per_round_trip": records, "per_record": more // (records or 1),
+                "wanted": wanted, "least": 1000 + more, "most": 1000 + more}
+
+    rows = [row("nothing loaded", 0, 0), row("recorded, not read", 400, 4, 900), row("recorded and read as text (0 lost)", 800, 4),
+            row("tracepoint tcp:tcp_probe, of all, as nothing else is there, not read (11 fields, received only)", 300, 2),
+            row("tracepoint tcp:tcp_probe, of all, as nothing else is there, read as text (0 lost)", 1600, 2)]
+    text, figures, _ = report(tmp_path, "probe", rows)
+    lost = text.index("- recorded, not read: a round trip gets 400 dearer, under the tracepoint 300: 0.75.")
+    assert lost < text.index("| recorded, not read | 1,400 | 400 | 4 | 100 | 1.50 | <= 900 |") and text.count("a round trip gets") == 1
+    assert "| recorded and read as text (0 lost) | 1,800 | 800 | 4 | 200 | 4.00 |  |" in text and figures[1]["least"] == "1400"
+
+
+def test_drop_tells_what_was_wanted(tmp_path):
+    """And of what cannot be timed, no ratio."""
+    program = f"""
+import sys
+sys.argv[0] = 'drop.py'
+sys.path.insert(0, '{BENCH}')
+import drop
+drop.report({{('pairs, one write', 10000): [4000.0], ('ss -nK state time-wait', 10000): [36000.0], ('pairs, one write', 1000): [4100.0]}})
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, text=True, capture_output=True,
+                   env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "instructions"})
+    text = (tmp_path / "drop.md").read_text()
+    assert "| pairs, one write | 10000 | 4,000 | <= 4,500 | 9.0 | >= 150 |  |" in text
+    assert "| pairs, one write | 1000 | 4,100 | <= 4,500 |  |  |  |" in text
+
+
+@pytest.mark.parametrize("name", ["echo", "drop"])
+def test_captions_say_where_it_was_measured(tmp_path, name):
+    """Kernel, emulator, processor, commit and command, as the guest is told them."""
+    origin = dict(line.split("=", 1) for line in subprocess.run([BENCH / "run", "--origin"], check=True, text=True,
+                                                                capture_output=True).stdout.splitlines())
+    assert origin.keys() == {"QEMU", "HOST_CPU", "COMMIT"} and all(origin.values()) and "QEMU" in origin["QEMU"]
+    program = f"import sys; sys.argv[0] = '{name}.py'; sys.path.insert(0, '{BENCH}'); import lib; lib.write([{{'a': 1}}], ['a table'], 'about it.')"
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True,
+                   env={**os.environ, **origin, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "instructions",
+                        "BENCH_COMMAND": f"make bench BENCH={name}"})
+    caption = (tmp_path / f"{name}.caption").read_text()
+    for part in (*origin.values(), os.uname().release, "1 ns = 1 instruction", f"make bench BENCH={name}"):
+        assert part in caption
+    assert caption in (tmp_path / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("value,clock", [("2", "real"), ("1; reboot", None)])
+def test_packet_steering_is_of_real_time(tree, value, clock):
+    done = subprocess.run([tree / "tests" / "bench" / "run", "http"], check=False, text=True, capture_output=True, env={**os.environ, "RPS": value})
+    if clock is None:
+        assert done.returncode == 2 and repr(value) in done.stderr and not (tree / "asked").exists()
+        return
+    (asked,) = (tree / "asked").read_text().splitlines()
+    assert done.returncode == 0 and f"-c {clock} " in asked and f" RPS={value} " in asked and "RPS=2" in asked.partition("BENCH_COMMAND")[2]
+
+
 @pytest.mark.parametrize("plot", ["echo.gp", "http.gp"])
 def test_refused_rows_leave_a_gap(tmp_path, plot):
     """In what a picture is drawn from each server has as many places as the others, and the refused one is none."""

@@ -53,8 +53,8 @@ def test_wire_probed(load, klog, device, module, maxflows):
     server = load(module, hooks=True, backlog=1024, **PARAMS[module])
     insmod(KO_DIR / "tcpprobe.ko", maxflows=maxflows, purgetime=1, bufsize=1 << 16 if maxflows > 20 else 64, port=PARAMS[module]["port"])
     try:
-        klog.lines()  # what they say when they are loaded
         watcher = Watcher()
+        klog.lines()  # what they say when they are loaded, and first used
         end = time.monotonic() + TIME / 8
         first = 0
         while not first or time.monotonic() < end:
