@@ -3,16 +3,17 @@
 # tcpprobe.gp - one variable of TCP over time, a panel a flow, from the CSV files of read_data.py.
 # gnuplot -e 'kind="cwnd"; out="cwnd.png"; files="flow-1.csv flow-2.csv"; names="a:1>b:2 c:3>d:4"' plots/tcpprobe.gp
 #
-# kind is cwnd, rtt, flight or pacing. Retransmissions and time-outs are marked in each.
+# kind is cwnd, rtt, flight or pacing. Retransmissions and time-outs are marked in each. caption: a line to stand below.
+if (!exists("caption")) caption = ""
 n = words(files)
-columns = n == 1 ? 1 : n <= 4 ? 2 : n <= 9 ? 3 : 4
+columns = n <= 2 ? 1 : n <= 4 ? 2 : n <= 9 ? 3 : 4
 rows = int(ceil(1.0 * n / columns))
-panel_w = n == 1 ? 980 : columns == 2 ? 640 : 420
-panel_h = n == 1 ? 440 : columns == 2 ? 340 : 240
+panel_w = columns == 1 ? 980 : columns == 2 ? 640 : 420
+panel_h = n == 1 ? 440 : columns == 1 ? 300 : columns == 2 ? 340 : 240
 left = 95.0
 right = 25.0
 top = 110.0 # the title and the key, above all data
-bottom = 60.0
+bottom = caption eq "" ? 60.0 : 85.0
 gap_x = 85.0
 gap_y = 62.0
 width = left + right + columns * panel_w + (columns - 1) * gap_x
@@ -92,6 +93,7 @@ unset grid
 unset logscale
 set xrange [0:1]
 set yrange [0:1]
+set label 2 caption noenhanced at screen 0.01, screen 14 / height font "sans,8" textcolor rgb "#666666"
 set label 1 title at screen 0.5, screen 1 - 26 / height center font "sans,15"
 set key at screen 0.5, screen 1 - 46 / height center top horizontal samplen 2.5 width 1
 if (second eq "") {

@@ -49,6 +49,7 @@ talk() {
 	cat /dev/shm/summary
 	show "grep Samples /dev/shm/tcpprobe/statistics.txt"
 	cp /dev/shm/tcpprobe/tcpprobe-0001.log "$out/tcpprobe.log"
+	echo "20 ms, 3 packets in a thousand lost; Linux $(uname -r), $QEMU; $HOST_CPU; commit $COMMIT; $BENCH_COMMAND." >"$out/tcpprobe.caption"
 	pkill iperf3 || true
 	rmmod tcpprobe
 	ip netns del near
@@ -57,7 +58,8 @@ talk() {
 
 draw() {
 	rm -rf "$out/tcpprobe"
-	userspace/read_data.py --follow "$out/tcpprobe.log" -o "$out/tcpprobe" --plot --plot-flows 2 >/dev/null
+	userspace/read_data.py --follow "$out/tcpprobe.log" -o "$out/tcpprobe" --plot --plot-flows 2 \
+		--caption "port 5201: cubic; port 5202: bbr; $(cat "$out/tcpprobe.caption" 2>/dev/null)" >/dev/null
 	echo "    Pictures: $out/tcpprobe/cwnd.png, rtt.png, flight.png, pacing.png"
 }
 

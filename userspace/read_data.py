@@ -589,7 +589,12 @@ def table(flows, limit=50):
     return "\n".join(line.rstrip() for line in lines)
 
 
-def draw(directory, flows, most):
+def quoted(text):
+    """As a string of gnuplot's."""
+    return '"' + re.sub(r'([\\"])', r"\\\1", text) + '"'
+
+
+def draw(directory, flows, most, caption):
     """The pictures, of the flows that sent the most: it is the sender whose window it is."""
     chosen = sorted((flow for flow in flows if flow.records > 1), key=lambda f: (-f.sent.span(), -f.records))[:most]
     chosen.sort(key=lambda f: f.number)
@@ -600,8 +605,8 @@ def draw(directory, flows, most):
         out = directory / f"{picture}.png"
         # Where the files are, so that gnuplot is told plain names whatever the directory is called.
         settings = {"kind": picture, "out": out.name, "files": " ".join(flow.file for flow in chosen),
-                    "names": " ".join(flow.name.replace(" ", ">") for flow in chosen)}
-        text = "; ".join(f'{name}="{value}"' for name, value in settings.items())
+                    "names": " ".join(flow.name.replace(" ", ">") for flow in chosen), "caption": caption}
+        text = "; ".join(f"{name}={quoted(value)}" for name, value in settings.items())
         try:
             subprocess.run(["gnuplot", "-e", text, PLOTS], cwd=directory, check=True)
         except FileNotFoundError as err:
@@ -659,6 +664,7 @@ def parse_arguments():
                              "columns of the module that Linux had until 4.16 (received segments only)")
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format=json")
     parser.add_argument("--plot", action="store_true", help="draw pictures of the flows at the end (gnuplot)")
+    parser.add_argument("--caption", default="", metavar="TEXT", help="what stands under the pictures, in one line")
     parser.add_argument("--plot-flows", type=positive, default=20, metavar="N",
                         help="draw at most N flows, those that sent the most (default: 20)")
     return parser.parse_args()
@@ -702,7 +708,7 @@ def main():
     if reader.bad:
         raise Stop(f"{reader.bad:,} lines were no records", 1)
     if options.plot:
-        draw(options.output, flows, options.plot_flows)
+        draw(options.output, flows, options.plot_flows, options.caption)
 
 
 if __name__ == "__main__":

@@ -353,7 +353,7 @@ def test_plots(tmp_path):
     lines = [record(RECV, n / 10, sport=port, snd_cwnd=n + 1, retrans=n // 10, sk_pacing_rate=(1 << 64) - 1 if n < 3 else n)
              for port in range(25) for n in range(40 - port)]
     lines += [record(TIMEOUT, 3, sport=1), record(RECV, 1, saddr="::1", daddr="::1"), record(RECV, 2, saddr="::1", daddr="::1")]
-    for args, width in (([], 4), (["--plot-flows=1"], 1)):
+    for args, width in (([], 4), (["--plot-flows=1", "--caption", 'a "caption" \\ of two; words'], 1)):
         done = read_data(tmp_path, lines, "--plot", "-o", "it's \"so\" far", *args)
         assert all("moved the old" in line for line in done.stderr.splitlines()), done.stderr
         sizes = set()
