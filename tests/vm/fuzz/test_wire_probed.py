@@ -4,6 +4,7 @@ go within maxflows, and the server answers as it does unwatched."""
 
 import contextlib
 import os
+import threading
 import time
 from pathlib import Path
 
@@ -18,14 +19,27 @@ FIELDS = 30
 
 
 class Watcher:
-    """Has tcpprobe's file open, and reads it when asked."""
+    """Has tcpprobe's file open, and reads it in a thread of its own every so many seconds."""
 
-    def __init__(self):
+    def __init__(self, rest):
         self.fd = os.open("/proc/net/tcpprobe", os.O_RDONLY | os.O_NONBLOCK)
         self.rest = b""
         self.records = 0
         self.lost = 0
         self.types = set()
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self.run, args=(rest,))
+        self.thread.start()
+
+    def run(self, rest):
+        while not self.ended.wait(rest):
+            self.read()
+        self.read()
+
+    def end(self):
+        self.ended.set()
+        self.thread.join()
+        os.close(self.fd)
 
     def read(self):
         """What there is; each line has to be a record, or to say how many are lost."""
@@ -51,26 +65,26 @@ def statistics(name):
 @pytest.mark.parametrize("module", PARAMS)
 def test_wire_probed(load, klog, device, module, maxflows):
     server = load(module, hooks=True, backlog=1024, **PARAMS[module])
-    insmod(KO_DIR / "tcpprobe.ko", maxflows=maxflows, purgetime=1, bufsize=1 << 16 if maxflows > 20 else 64, port=PARAMS[module]["port"])
+    few = maxflows == 20
+    insmod(KO_DIR / "tcpprobe.ko", maxflows=maxflows, purgetime=1, bufsize=64 if few else 1 << 16, port=PARAMS[module]["port"])
     try:
-        watcher = Watcher()
-        klog.lines()  # what they say when they are loaded, and first used
-        end = time.monotonic() + TIME / 8
-        first = 0
-        while not first or time.monotonic() < end:
-            assert run(device, module, first)["failures"] == 0
-            watcher.read()
-            first += CASES
-        server.wait("active", 0, seconds=120)
-        watcher.read()
-        os.close(watcher.fd)
+        watcher = Watcher(0.2 if few else 0.02)
+        try:
+            klog.lines()  # what they say when they are loaded, and first used
+            end = time.monotonic() + TIME / 8
+            first = 0
+            while not first or time.monotonic() < end:
+                assert run(device, module, first)["failures"] == 0
+                first += CASES
+            server.wait("active", 0, seconds=120)
+        finally:
+            watcher.end()
         samples = statistics("Samples:")
         print(module, maxflows, first, samples, watcher.records, watcher.lost, sorted(watcher.types))
         assert samples["taken"] == samples["read"] + samples["lost"] + samples["discarded"]
         assert watcher.lost <= samples["lost"] and watcher.records == samples["read"]
-        assert watcher.records > CASES / 10 and {0, 1, 3, 4} <= watcher.types
-        if maxflows == 20:
-            assert samples["lost"] > 0
+        assert watcher.records > CASES and {0, 1, 3, 4} <= watcher.types
+        assert samples["lost"] > 0 or not few
         assert [line for line in klog.lines() if line.startswith((module, "tcpprobe"))] == []
     finally:
         rmmod("tcpprobe")

@@ -337,7 +337,7 @@ def test_steady_reader_of_large_segments_is_served(load):
             while time.monotonic() < end:
                 data += s.recv(600)
                 time.sleep(0.1)
-            assert data.count(b"HTTP/") < asked / 2
+            assert data.count(b"HTTP/") < asked  # some has waited all the while
             while part := s.recv(1 << 20):
                 data += part
         assert data.count(b"HTTP/1.1 200 OK\r\n") == data.count(b"Hello World!") == asked

@@ -61,7 +61,7 @@ def test_a_conversation(probe, host):
 def test_fast_open(probe, host):
     """Of a connection that a SYN with data has made, each end's records tell every byte, what completes the handshake included."""
     probe()
-    size = 10000
+    size = 100000  # more than a SYN takes
     with sysctl(ipv4__tcp_fastopen=0x607), Trace() as trace, contextlib.ExitStack() as stack:  # both ends, without a cookie
         listener = stack.enter_context(socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET))
         client = stack.enter_context(socket.socket(listener.family))
