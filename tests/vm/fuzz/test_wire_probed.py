@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import KO_DIR, insmod, rmmod
+from lib import KO_DIR, insmod, modes, rmmod
 from wire import CASES, PARAMS, TIME, run
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
@@ -63,6 +63,7 @@ def statistics(name):
 
 @pytest.mark.parametrize("maxflows", [20, 100000])
 @pytest.mark.parametrize("module", PARAMS)
+@modes("fast")
 def test_wire_probed(load, klog, device, module, maxflows):
     server = load(module, hooks=True, backlog=1024, **PARAMS[module])
     few = maxflows == 20

@@ -34,7 +34,7 @@ print(len(held))
 
 @modes("fast", "worker")
 def test_no_memory(servers):
-    leave = 2 * tcp_limit() + ((20 if DEBUG else 4) << 20)  # less, and the kernel kills somebody
+    leave = 2 * tcp_limit() + ((32 if DEBUG else 4) << 20)  # less, and the kernel kills somebody
     pressures = netstat("TCPMemoryPressures")
     with subprocess.Popen([sys.executable, "-S", "-c", HOG, str(leave)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as hog, \
          contextlib.ExitStack() as held, others_are_served("no memory") as others:
