@@ -338,17 +338,15 @@ static struct sock *find_in_chain(const struct search *s)
 	unsigned int hash = hash_of_pair(s);
 	struct hlist_nulls_node *node;
 	struct sock *sk, *found = NULL;
-	spinlock_t *lock;
 
-	lock = inet_ehash_lockp(table, hash);
-	spin_lock_bh(lock);
+	spin_lock_bh(inet_ehash_lockp(table, hash));
 	sk_nulls_for_each(sk, node, &table->ehash[hash & table->ehash_mask].chain) {
 		if (is_meant(sk, s) && refcount_inc_not_zero(&sk->sk_refcnt)) {
 			found = sk;
 			break;
 		}
 	}
-	spin_unlock_bh(lock);
+	spin_unlock_bh(inet_ehash_lockp(table, hash));
 	return found;
 }
 
