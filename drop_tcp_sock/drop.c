@@ -286,24 +286,38 @@ static void walk_listeners(struct search *s)
 
 /* --- one connection --- */
 
+static __be32 ipv4_of(const struct drop_end *end)
+{
+	__be32 addr;
+
+	memcpy(&addr, end->addr + 12, sizeof(addr));
+	return addr;
+}
+
+#if IS_ENABLED(CONFIG_IPV6)
+static struct in6_addr ipv6_of(const struct drop_end *end)
+{
+	struct in6_addr addr;
+
+	memcpy(&addr, end->addr, sizeof(addr));
+	return addr;
+}
+#endif
+
 /* TCP's own way to a socket of the pair that is bound to the interface, or to none. */
 static struct sock *lookup(const struct search *s)
 {
 	const struct drop_end *local = &s->sel->local, *remote = &s->sel->remote;
-	struct in6_addr saddr6, daddr6;
-	__be32 saddr, daddr;
+#if IS_ENABLED(CONFIG_IPV6)
+	const struct in6_addr local6 = ipv6_of(local), remote6 = ipv6_of(remote);
+#endif
 
 	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "what is looked up may be freed meanwhile");
-	if (local->family == 4) {
-		memcpy(&saddr, remote->addr + 12, 4);
-		memcpy(&daddr, local->addr + 12, 4);
-		return compat_inet_lookup_established(s->net, saddr, htons(remote->port), daddr,
-						      local->port, s->ifindex);
-	}
+	if (local->family == 4)
+		return compat_inet_lookup_established(s->net, ipv4_of(remote), htons(remote->port),
+						      ipv4_of(local), local->port, s->ifindex);
 #if IS_ENABLED(CONFIG_IPV6)
-	memcpy(&saddr6, remote->addr, 16);
-	memcpy(&daddr6, local->addr, 16);
-	return compat_inet6_lookup_established(s->net, &saddr6, htons(remote->port), &daddr6,
+	return compat_inet6_lookup_established(s->net, &remote6, htons(remote->port), &local6,
 					       local->port, s->ifindex);
 #else
 	return NULL;
@@ -314,18 +328,15 @@ static struct sock *lookup(const struct search *s)
 static unsigned int hash_of_pair(const struct search *s)
 {
 	const struct drop_end *local = &s->sel->local, *remote = &s->sel->remote;
-	struct in6_addr saddr6, daddr6;
-	__be32 saddr, daddr;
-
-	if (local->family == 4) {
-		memcpy(&saddr, remote->addr + 12, 4);
-		memcpy(&daddr, local->addr + 12, 4);
-		return inet_ehashfn(s->net, daddr, local->port, saddr, htons(remote->port));
-	}
 #if IS_ENABLED(CONFIG_IPV6)
-	memcpy(&saddr6, remote->addr, 16);
-	memcpy(&daddr6, local->addr, 16);
-	return inet6_ehashfn(s->net, &daddr6, local->port, &saddr6, htons(remote->port));
+	const struct in6_addr local6 = ipv6_of(local), remote6 = ipv6_of(remote);
+#endif
+
+	if (local->family == 4)
+		return inet_ehashfn(s->net, ipv4_of(local), local->port, ipv4_of(remote),
+				    htons(remote->port));
+#if IS_ENABLED(CONFIG_IPV6)
+	return inet6_ehashfn(s->net, &local6, local->port, &remote6, htons(remote->port));
 #else
 	return 0;
 #endif
