@@ -18,8 +18,8 @@ set key outside right top vertical samplen 2 spacing 1.3 noenhanced
 set label 1 caption noenhanced at screen 0.01, screen 0.035 font "sans,8" textcolor rgb "#666666"
 set bmargin at screen 0.16
 set logscale x
-set xrange [50:3000] # no more than one in a hundred lies beyond
-set xtics (50, 100, 200, 300, 500, 700, "1,000" 1000, "1,500" 1500, "2,000" 2000, "3,000" 3000)
+set xrange [350:1500] # but for those who serve some at once and others late
+set xtics (400, 500, 600, 700, 800, 900, "1,000" 1000, "1,200" 1200, "1,500" 1500)
 
 servers = "kecho;kecho worker;kecho worker bench=1;epoll;io_uring;splice;sockmap;threads;kthreads"
 colours = "#0072b2 #56b4e9 #009e73 #d55e00 #cc79a7 #8b1a1a #e69f00 #999999 #555555"

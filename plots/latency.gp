@@ -3,7 +3,7 @@
 # latency.gp - two latency distributions as "bench --hist" writes them, in one picture.
 # gnuplot -e "out='a.png'; first='a.csv'; first_name='A'; second='b.csv'; second_name='B'; caption='...'" plots/latency.gp
 if (!exists("caption")) caption = ""
-if (!exists("unit")) unit = "us of instruction time (1000 instructions)"
+if (!exists("unit")) unit = "thousand instructions"
 
 set terminal pngcairo size 1000,620 font "sans,11"
 set output out

@@ -161,6 +161,22 @@ def test_captions_say_where_it_was_measured(tmp_path, name):
     assert caption in (tmp_path / f"{name}.md").read_text()
 
 
+def test_native(tmp_path):
+    """What "make bench-native" does, on the machine that a guest is: one file with the machine, how it was pinned, and the table."""
+    command = "tests/bench/run --native http >&2 && cat output/native/results.md && ! grep -q '^k' /proc/modules"
+    done = subprocess.run([TOP / "vm" / "run", "-k", os.environ.get("KERNEL") or "6.1", "-m", "2048", "--", "env", "QUICK=1",
+                           "SERVERS=user-http-server;khttpd fastpath=1", "ONLY=16 pipelined, 32", "sh", "-c", command],
+                          check=False, text=True, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert "loading modules into the kernel that runs here" in done.stderr
+    release = re.match(r"# Linux (\S+) x86_64, \d{4}-\d\d-\d\d$", done.stdout.splitlines()[0])[1]
+    for part in ("Architecture: ", "Model name: ", "Memory: ", "CPUs of the server's program and of the client: 1 0;", f"Linux {release}, 2 CPU, no emulator",
+                 'make bench-native BENCH=http SERVERS="user-http-server;khttpd fastpath=1" ONLY="16 pipelined, 32" QUICK=1', "real time, noisy"):
+        assert part in done.stdout, done.stdout
+    # Median, least and most of each of the two.
+    assert re.search(r"^\| 16 pipelined \| 32 \|( [\d,]+ \([\d,]+-[\d,]+\) \|){2} ", done.stdout, re.M), done.stdout
+
+
 @pytest.mark.parametrize("value,clock", [("2", "real"), ("1; reboot", None)])
 def test_packet_steering_is_of_real_time(tree, value, clock):
     done = subprocess.run([tree / "tests" / "bench" / "run", "http"], check=False, text=True, capture_output=True, env={**os.environ, "RPS": value})
