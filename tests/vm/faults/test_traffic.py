@@ -19,7 +19,7 @@ import pytest
 from answers import HELLO, parse_all
 from faults import failing
 from http_cases import get
-from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, forever, insmod, modes, receive_all, scaled,
+from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, forever, insmod, modes, receive_all, samples, scaled,
                  sh)
 
 pytestmark = pytest.mark.boot(faults=True, minutes=2)
@@ -200,6 +200,55 @@ def test_flows(klog):
     finally:
         os.close(fd)
     assert not [line for line in klog.lines() if line.startswith("tcpprobe") and "memory" in line]
+
+
+@pytest.mark.usefixtures("unloaded")
+@pytest.mark.parametrize("percent", [5, 40])
+def test_sizes_change_without_memory(percent):
+    """Rings and tables are replaced under traffic and a reader, or not; no sample is lost sight of, and then all is recorded again."""
+    insmod(KO_DIR / "tcpprobe.ko", readnum=1)
+    fd = os.open("/proc/net/tcpprobe", os.O_RDONLY | os.O_NONBLOCK)
+    stop = threading.Event()
+    tally = {"set": 0, "refused": 0}
+    seen = set()
+
+    def read():
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                seen.update(types_read(fd))
+
+    def resize():
+        rng = random.Random(SEED)
+        while not stop.is_set():
+            name, value = rng.choice([("bufsize", 16), ("bufsize", 4096), ("bufsize", 65536), ("hashsize", 32), ("hashsize", 65536)])
+            try:
+                Path("/proc/sys/net/tcpprobe_plus", name).write_text(str(value))
+                tally["set"] += 1
+            except OSError as e:
+                assert e.errno in (errno.ENOMEM, errno.EBUSY), e
+                tally["refused"] += 1
+            read()
+
+    with failing("tcpprobe", percent) as faults, ThreadPoolExecutor(1) as pool:
+        resizing = pool.submit(resize)
+        try:
+            end = time.monotonic() + SECONDS
+            while time.monotonic() < end or (min(tally.values()) < 3 and time.monotonic() < end + 60):
+                converse(5)
+        finally:
+            stop.set()
+        resizing.result()
+        had = faults()
+    read()
+    counted = samples()
+    print(f"{percent} %: {had} faults; {tally}; {counted}")
+    assert had > 10 and min(tally.values()) >= 3
+    assert counted["taken"] == counted["read"] + counted["lost"] + counted["discarded"]
+    seen.clear()
+    converse(1)
+    read()
+    assert {"0", "1", "3", "4"} <= seen
+    os.close(fd)
 
 
 @modes("fast", "worker")

@@ -6,10 +6,9 @@ import contextlib
 import os
 import threading
 import time
-from pathlib import Path
 
 import pytest
-from lib import KO_DIR, insmod, modes, rmmod
+from lib import KO_DIR, insmod, modes, rmmod, samples
 from wire import CASES, PARAMS, TIME, run
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
@@ -56,11 +55,6 @@ class Watcher:
                     self.types.add(int(words[0]))
 
 
-def statistics(name):
-    words = next(line for line in Path("/proc/net/stat/tcpprobe_plus").read_text().splitlines() if line.startswith(name)).split()[1:]
-    return dict(zip(words[::2], map(int, words[1::2])))
-
-
 @pytest.mark.parametrize("maxflows", [20, 100000])
 @pytest.mark.parametrize("module", PARAMS)
 @modes("fast")
@@ -80,12 +74,12 @@ def test_wire_probed(load, klog, device, module, maxflows):
             server.wait("active", 0, seconds=120)
         finally:
             watcher.end()
-        samples = statistics("Samples:")
-        print(module, maxflows, first, samples, watcher.records, watcher.lost, sorted(watcher.types))
-        assert samples["taken"] == samples["read"] + samples["lost"] + samples["discarded"]
-        assert watcher.lost <= samples["lost"] and watcher.records == samples["read"]
+        counted = samples()
+        print(module, maxflows, first, counted, watcher.records, watcher.lost, sorted(watcher.types))
+        assert counted["taken"] == counted["read"] + counted["lost"] + counted["discarded"]
+        assert watcher.lost <= counted["lost"] and watcher.records == counted["read"]
         assert watcher.records > CASES and {0, 1, 3, 4} <= watcher.types
-        assert samples["lost"] > 0 or not few
+        assert counted["lost"] > 0 or not few
         assert [line for line in klog.lines() if line.startswith((module, "tcpprobe"))] == []
     finally:
         rmmod("tcpprobe")

@@ -17,8 +17,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, scaled, sh, sysctl
-from records import (DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, parse, samples)
+from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, samples, scaled, sh, sysctl
+from records import (DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, parse)
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
