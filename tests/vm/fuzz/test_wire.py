@@ -9,6 +9,9 @@ import pytest
 from lib import MODES
 from wire import CASES, PARAMS, TIME, run
 
+# Two CPUs at a time, also where those of the other fuzzers take turns.
+pytestmark = pytest.mark.boot(alone=True)
+
 
 @pytest.mark.parametrize("module", PARAMS)
 def test_wire(load, klog, device, module, mode):
