@@ -115,7 +115,11 @@ def test_service(load, module, client, percent):
         out = sh(BENCH, "-c", 20, "-n", scaled(400)).stdout
         assert f"{20 * scaled(400)} messages" in out
     else:
+        for name in ("keepalive_timeout", "request_timeout"):  # a busy host may be the cause that somebody waits
+            server.set(name, 60)
         sh(HTSTRESS, "-n", scaled(4000), "-c", 20, f"http://127.0.0.1:{HTTP_PORT}/")
+        for name in ("keepalive_timeout", "request_timeout"):
+            server.set(name, 5)
     server.wait("active", 0, seconds=60)
     stats = server.stats()
     assert stats["accepted"] == stats["closed"]
