@@ -192,11 +192,10 @@ class Flow:
             self.is_done = True
             return
         self.ended = float(record.time)
-        is_syn = record.type == SEND and bool(record.flags & SYN)
-        self.is_open |= not is_syn and record.type != TIMEOUT
+        self.is_open |= not is_syn(record) and record.type != TIMEOUT
         self.is_done |= record.type == DONE
         self.timeouts += record.type == TIMEOUT
-        self.count_bytes(record, is_syn)
+        self.count_bytes(record)
         if record.srtt:
             self.srtt.add(record.srtt / 8)
         self.cwnd.add(record.snd_cwnd)
@@ -206,11 +205,11 @@ class Flow:
             self.retrans[0] = record.retrans
         self.retrans[1] = record.retrans
 
-    def count_bytes(self, record, is_syn):
+    def count_bytes(self, record):
         """By the segments that were sampled, and, where some were not, by what the others acknowledge and follow."""
         if record.type == SEND and record.length:
             self.sent.see(record.seq + bool(record.flags & SYN), record.length)  # TCP Fast Open
-        if not is_syn:
+        if not is_syn(record):
             self.sent.reach(record.snd_nxt)
         # What completes a handshake may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT, or after a lost ACK.
         if record.type in (RECV, SETUP):
@@ -225,7 +224,7 @@ class Flow:
         """Whether a record of the same addresses is of a new connection."""
         if self.is_done:
             return True
-        return self.is_open and (record.type == SETUP or (record.type == SEND and bool(record.flags & SYN)))
+        return self.is_open and (record.type == SETUP or is_syn(record))
 
     SUMMARY = ("flow", "local", "remote", "duration (s)", "sent (B)", "received (B)", "retransmitted (segments)",
                "timeouts", "lost (segments)", "srtt min (us)", "srtt median (us)", "srtt max (us)",
@@ -236,6 +235,11 @@ class Flow:
         return [self.number, local, remote, round(self.ended - self.began, 6), self.sent.span(), self.received.span(),
                 self.retrans[1] - (self.retrans[0] or 0), self.timeouts, self.lost, *self.srtt.summary(),
                 *self.cwnd.summary(), self.records, self.file]
+
+
+def is_syn(record):
+    """Whether it is the one by which our end opens a connection."""
+    return record.type == SEND and bool(record.flags & SYN)
 
 
 def endpoint(address, port):

@@ -25,6 +25,7 @@ FILE = "/proc/net/tcpprobe"
 STAT = Path("/proc/net/stat/tcpprobe_plus")
 TRACING = Path("/sys/kernel/tracing")
 INSTANCE = TRACING / "instances" / "knet_bench"  # with buffers and switches that are nobody else's
+TRACEPOINT, OF_ALL = "tracepoint tcp:tcp_probe", "of all, as nothing else is there"
 idle = []  # of what was measured, too much
 
 
@@ -184,13 +185,13 @@ def measure():
         row(rows, f"recorded and read as text ({lost} lost)", cost, base, (after["taken"] - before["taken"]) / ROUNDS / REPEATS, 5000)
     where = f"sport == {PORT} || dport == {PORT}"
     for filtered in None, where:
-        how = "of this port" if filtered else "of all, as nothing else is there"
+        how = "of this port" if filtered else OF_ALL
         with event("tcp/tcp_probe", filtered):
             cost, records, _ = traced()
-            row(rows, f"tracepoint tcp:tcp_probe, {how}, not read (11 fields, received only)", cost, base, records)
+            row(rows, f"{TRACEPOINT}, {how}, not read (11 fields, received only)", cost, base, records)
         with event("tcp/tcp_probe", filtered), reader(INSTANCE / "trace_pipe"):
             cost, records, lost = traced()
-            row(rows, f"tracepoint tcp:tcp_probe, {how}, read as text ({lost} lost)", cost, base, records)
+            row(rows, f"{TRACEPOINT}, {how}, read as text ({lost} lost)", cost, base, records)
     with event("knet_bench/established", definition="tcp_rcv_established"):
         cost, records, _ = traced()
         row(rows, "kprobe event without fields at tcp_rcv_established, not read", cost, base, records)
@@ -234,8 +235,8 @@ def paced():
            f"{found['missed']} missed."
 
 
-RIVALS = {"recorded, not read": "tracepoint tcp:tcp_probe, of all, as nothing else is there, not read",
-          "recorded and read as text": "tracepoint tcp:tcp_probe, of all, as nothing else is there, read as text"}
+# What a record's cost is compared with, by how the rows begin.
+RIVALS = {"recorded, not read": f"{TRACEPOINT}, {OF_ALL}, not read", "recorded and read as text": f"{TRACEPOINT}, {OF_ALL}, read as text"}
 
 
 def report(rows, told=""):

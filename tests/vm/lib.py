@@ -151,12 +151,6 @@ def statistics_file(module):
                 if path.exists())
 
 
-def samples():
-    """tcpprobe's Samples line: taken, read, lost, missed, discarded."""
-    words = next(line for line in statistics_file("tcpprobe").read_text().splitlines() if line.startswith("Samples:")).split()[1:]
-    return dict(zip(words[::2], map(int, words[1::2])))
-
-
 class KernelLog:
     """The kernel's log lines from the time this is made."""
 

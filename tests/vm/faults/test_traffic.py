@@ -19,8 +19,9 @@ import pytest
 from answers import HELLO, parse_all
 from faults import failing
 from http_cases import get
-from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, forever, insmod, modes, receive_all, samples, scaled,
+from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, forever, insmod, modes, receive_all, scaled,
                  sh)
+from records import samples
 
 pytestmark = pytest.mark.boot(faults=True, minutes=2)
 

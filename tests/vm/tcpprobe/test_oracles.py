@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 from lib import (BENCH, DEBUG, HOOKS_DIR, KO_DIR, PACKET_OUTGOING, PACKET_STATISTICS, SOL_PACKET, Capture, in_netns, insmod, ip,
-                 network_namespace, rmmod, samples, scaled, sh)
-from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse
+                 network_namespace, rmmod, scaled, sh)
+from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse, samples
 
 pytestmark = pytest.mark.boot(clock="turns", minutes=5)
 

@@ -11,8 +11,8 @@ import subprocess
 import time
 
 import pytest
-from lib import KO_DIR, TOP, insmod, rmmod, samples, scaled, sh
-from records import STAT, SYSCTL
+from lib import KO_DIR, TOP, insmod, rmmod, scaled, sh
+from records import STAT, SYSCTL, samples
 
 pytestmark = pytest.mark.boot(clock="turns")
 

@@ -32,6 +32,12 @@ def parse(text):
     return lines, lost
 
 
+def samples():
+    """The Samples line: taken, read, lost, missed, discarded."""
+    words = next(line for line in STAT.read_text().splitlines() if line.startswith("Samples:")).split()[1:]
+    return dict(zip(words[::2], map(int, words[1::2])))
+
+
 class Trace:
     """Keeps the file open, and reads it when asked."""
 
