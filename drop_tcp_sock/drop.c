@@ -108,8 +108,11 @@ static inline void hook_meant(const struct sock *sk)
 }
 #endif
 
-/* Whether @sk, held or its bucket locked, is asked for. */
-static bool is_meant(const struct sock *sk, const struct search *s)
+/*
+ * Whether @sk, held or its bucket locked, is asked for. Inline: called, it costs a walk 30
+ * instructions for each socket that it drops.
+ */
+static inline bool is_meant(const struct sock *sk, const struct search *s)
 {
 	struct drop_tuple tuple;
 
@@ -308,38 +311,34 @@ static struct in6_addr ipv6_of(const struct drop_end *end)
 static struct sock *lookup(const struct search *s)
 {
 	const struct drop_end *local = &s->sel->local, *remote = &s->sel->remote;
-#if IS_ENABLED(CONFIG_IPV6)
-	const struct in6_addr local6 = ipv6_of(local), remote6 = ipv6_of(remote);
-#endif
 
 	RCU_LOCKDEP_WARN(!rcu_read_lock_held(), "what is looked up may be freed meanwhile");
-	if (local->family == 4)
-		return compat_inet_lookup_established(s->net, ipv4_of(remote), htons(remote->port),
-						      ipv4_of(local), local->port, s->ifindex);
 #if IS_ENABLED(CONFIG_IPV6)
-	return compat_inet6_lookup_established(s->net, &remote6, htons(remote->port), &local6,
-					       local->port, s->ifindex);
-#else
-	return NULL;
+	if (local->family == 6) {
+		const struct in6_addr local6 = ipv6_of(local), remote6 = ipv6_of(remote);
+
+		return compat_inet6_lookup_established(s->net, &remote6, htons(remote->port),
+						       &local6, local->port, s->ifindex);
+	}
 #endif
+	return compat_inet_lookup_established(s->net, ipv4_of(remote), htons(remote->port),
+					      ipv4_of(local), local->port, s->ifindex);
 }
 
 /* Where TCP has the sockets of the pair: interfaces do not count there. */
 static unsigned int hash_of_pair(const struct search *s)
 {
 	const struct drop_end *local = &s->sel->local, *remote = &s->sel->remote;
-#if IS_ENABLED(CONFIG_IPV6)
-	const struct in6_addr local6 = ipv6_of(local), remote6 = ipv6_of(remote);
-#endif
 
-	if (local->family == 4)
-		return inet_ehashfn(s->net, ipv4_of(local), local->port, ipv4_of(remote),
-				    htons(remote->port));
 #if IS_ENABLED(CONFIG_IPV6)
-	return inet6_ehashfn(s->net, &local6, local->port, &remote6, htons(remote->port));
-#else
-	return 0;
+	if (local->family == 6) {
+		const struct in6_addr local6 = ipv6_of(local), remote6 = ipv6_of(remote);
+
+		return inet6_ehashfn(s->net, &local6, local->port, &remote6, htons(remote->port));
+	}
 #endif
+	return inet_ehashfn(s->net, ipv4_of(local), local->port, ipv4_of(remote),
+			    htons(remote->port));
 }
 
 /* A socket of the pair, whatever it is bound to, or to the very interface that is asked for. */

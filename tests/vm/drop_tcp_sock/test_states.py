@@ -372,11 +372,11 @@ def test_bound_to_a_device_that_is_gone(host, mine, bind, named):
 
 
 @pytest.mark.parametrize("named", [False, True])
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
 def test_bound_to_a_device_that_never_was(host, named):
     """SO_BINDTOIFINDEX takes any number, from anybody, also of an open connection: it is found by its addresses all the same."""
     with contextlib.ExitStack() as stack:
-        pairs = [stack.enter_context(Pair(host)) for _ in range(20)]
+        pairs = [stack.enter_context(Pair(host, listener_host="::" if "ffff" in host else None)) for _ in range(20)]
         for n, pair in enumerate(pairs):
             write("192.0.2.1:1 192.0.2.2:2\n")  # of which the module may learn what there is
             before = totals()
