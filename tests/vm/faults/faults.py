@@ -97,6 +97,19 @@ def below(module):
 
 
 @contextlib.contextmanager
+def only_of(cache):
+    """Of slab caches only this one may fail: not those of the kernel's detectors, whose number of chances is another each time."""
+    mark = Path("/sys/kernel/slab", cache, "failslab")
+    mark.write_text("1")
+    configure("failslab", cache_filter="Y")
+    try:
+        yield
+    finally:
+        configure("failslab", cache_filter="N")
+        mark.write_text("0")
+
+
+@contextlib.contextmanager
 def failing(module, percent, most=1 << 30, kinds=KINDS):
     """Lets a share of the allocations fail that are made below a module's functions, so many at most: in softirqs and
     workers too. Yields a function that says how many did so far."""

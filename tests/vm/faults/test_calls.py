@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults import STEP, below, chances, every_nth
+from faults import STEP, below, chances, every_nth, failing, only_of
 from http_cases import get
 from lib import (CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, Server, check, connect, connections, insmod, loaded, network_namespace, rmmod,
                  settings, slabs, statistics_file)
@@ -205,7 +205,13 @@ def test_accept(module):
         late += error is None
         visit()
     print(f"{module}: {reset} faults were resets, {late} were made up for")
-    assert reset and late
+    assert late
+    with only_of(module), failing(module, 100, kinds=("failslab",)) as faults:
+        for _ in range(3):
+            with pytest.raises(ConnectionResetError):
+                visit()
+        assert faults() == 3
+    visit()
     end = time.monotonic() + 20
     while (stats := Server(module).stats())["active"]:
         assert time.monotonic() < end, stats
