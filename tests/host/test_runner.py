@@ -62,6 +62,29 @@ def test_panic_fails_and_is_shown():
     assert "before" in done.stdout
 
 
+@pytest.mark.parametrize("how,deaths,end,status", [("real", 1, "panic=0", 0), ("real", 3, "", 99), ("turns", 1, "", 99)])
+def test_a_kernel_that_dies_young_is_booted_again(tmp_path, how, deaths, end, status):
+    """Where CPUs have a thread each, as the emulator's race kills it there; twice, and not in silence; also if it stays, dead."""
+    emulator = tmp_path / "qemu-system-x86_64"
+    emulator.write_text(f"""#!{sys.executable}
+import os, sys
+with open({str(tmp_path / "boots")!r}, "a+") as boots:
+    boots.write("boot\\n")
+    boots.seek(0)
+    if len(boots.readlines()) <= {deaths}:
+        sys.argv[sys.argv.index("-append") + 1] += " rdinit=/none {end}"
+os.execv({shutil.which("qemu-system-x86_64")!r}, sys.argv)
+""", encoding="ascii")
+    emulator.chmod(0o755)
+    began = time.monotonic()
+    done = vm("echo", "alive", options=["-c", how], env={"PATH": f"{tmp_path}:{os.environ['PATH']}"})
+    assert time.monotonic() - began < 150
+    again = 0 if how == "turns" else min(deaths, 2)
+    assert done.stderr.count("died before anything was run in it, and is booted again") == again
+    assert done.stderr.count("  | ") >= again and "Kernel panic" in done.stderr
+    assert (done.stdout, done.returncode) == ("" if status else "alive\n", status)
+
+
 REPORTS = [
     "WARNING: CPU: 0 PID: 1 at net/core/sock.c:1 sock_fault+0x1/0x2",
     "WARNING: possible circular locking dependency detected",
