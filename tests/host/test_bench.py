@@ -235,6 +235,20 @@ def test_bars(tmp_path):
     assert {"recorded, read", "850"} <= set(texts) and "nothing" not in texts, texts
 
 
+def test_no_picture_of_latencies_that_were_not_measured(tmp_path):
+    """As where some rows are left out."""
+    shutil.copytree(TOP / "plots", tmp_path / "plots")
+    bench = tmp_path / "output" / "bench"
+    bench.mkdir(parents=True)
+    (bench / "echo.csv").write_text("server,bytes,connections,refused,ns_per_message\nkecho,64,1,,7\nkecho,64,32,,8\n")
+    for latencies in "", "latency_us,count\n500,1\n600,9\n":
+        if latencies:
+            (bench / "echo-latency-kecho.csv").write_text(latencies)
+        done = subprocess.run([tmp_path / "plots" / "draw"], check=True, text=True, capture_output=True)
+        assert sorted(Path(name).name for name in done.stdout.split()) == ["echo.png"] + ["latency.png"] * bool(latencies) + ["throughput.png"]
+        assert (bench / "latency.png").exists() == bool(latencies)
+
+
 @pytest.mark.parametrize("columns", ["names='who'; parts='ns'", "names='how what'; parts='ns'", "names='how'; parts='n'", "names='how'; parts='ns x'",
                                      "names='how'; parts='ns'; some='y'"])
 def test_bars_of_no_such_column(tmp_path, columns):

@@ -188,7 +188,7 @@ def types_read(fd):
     return {line.split()[0] for line in os.read(fd, 1 << 20).decode().splitlines()}
 
 
-def is_recorded(fd):
+def check_recorded(fd):
     """Asserts that a connection is, from its first segment to its end: that is told where softirqs run, maybe later."""
     seen = set()
     end = time.monotonic() + 20
@@ -210,7 +210,7 @@ def test_flows(klog):
             had = faults()
         assert had >= 40 and flows_without_memory() == had
         assert types_read(fd) == {"4"}  # that a connection has ended is told of any
-        is_recorded(fd)
+        check_recorded(fd)
         assert flows_without_memory() == had
     finally:
         os.close(fd)
@@ -263,7 +263,7 @@ def test_sizes_change_without_memory(percent):
     assert had > 10 and min(tally.values()) >= 3
     assert counted["taken"] == counted["read"] + counted["lost"] + counted["discarded"]
     Path("/proc/sys/net/tcpprobe_plus/bufsize").write_text("4096")  # 16 may be less than a connection's
-    is_recorded(fd)
+    check_recorded(fd)
     os.close(fd)
 
 

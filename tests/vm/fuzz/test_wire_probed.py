@@ -13,6 +13,7 @@ from wire import CASES, PARAMS, TIME, run
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
 
+
 class Watcher(Trace):
     """Reads in a thread of its own every so many seconds, and counts: to keep each record takes an emulated CPU too long."""
 

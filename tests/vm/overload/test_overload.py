@@ -4,16 +4,13 @@ writes to the log, and when it ends all is as before."""
 
 import contextlib
 import os
-import re
 import select
 import socket
 import time
 
 import pytest
-from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, connect, connected, insmod, modes, network_namespace, receive, rmmod, scaled, sh, shut,
-                 sysctl)
+from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, receive, scaled, sh, shut, sysctl
 from overload import GET, URL, exchange, kernel_memory, netstat, others_are_served, served, swallow, syn_flood, tcp_limit
-from records import STAT, Trace, samples
 
 pytestmark = pytest.mark.boot(minutes=4)
 
@@ -21,26 +18,17 @@ pytestmark = pytest.mark.boot(minutes=4)
 # The modes are one until a connection has sent its first byte.
 @modes("fast")
 def test_syn_flood(servers, klog):
-    """Of both servers, by cookies, under a probe that nobody reads: who comes besides is served, TCP says it once of each
-    listener, and the probe has no flow for a SYN, nor more than it may for the rest."""
+    """Of both servers, by cookies: who comes besides is served, and TCP says it once of each listener."""
     most = sum(int(server.get("backlog")) + 1 for server in servers)
     before = netstat("SyncookiesSent")
-    insmod(KO_DIR / "tcpprobe.ko", maxflows=50)
     with sysctl(ipv4__tcp_synack_retries=1), network_namespace("attacker"):
-        with Trace() as trace, others_are_served("SYN flood") as others, syn_flood("attacker", (PORT, HTTP_PORT)) as sent:
+        with others_are_served("SYN flood") as others, syn_flood("attacker", (PORT, HTTP_PORT)) as sent:
             while others.go_on():
                 sh(BENCH, "-c", 20, "-n", scaled(40), "--reconnect")
                 sh(HTSTRESS, "-n", scaled(800), "-c", 20, URL)
                 # No list of them is of one moment: some that are replaced meanwhile are in it twice.
                 waiting = min(len(sh("ss", "-Htan", "state", "syn-recv").stdout.splitlines()) for _ in range(3))
                 assert waiting <= most, waiting
-                assert int(re.search(r"^Flows: active (\d+)", STAT.read_text(), re.M)[1]) <= 50
-            lines, lost = trace.lines()
-        counted = samples()
-        rmmod("tcpprobe")
-        assert lines and counted["read"] + counted["lost"] >= len(lines) + lost, counted
-        assert counted["taken"] == counted["read"] + counted["lost"] + counted["discarded"], counted
-        assert not [line for line in lines if "10.66." in line.saddr + line.daddr]
         cookies = netstat("SyncookiesSent") - before
         print(f"{sent[0]} SYNs, {cookies} cookies, {waiting} half open")
         assert sent[0] > scaled(10000) and cookies > sent[0] / 10
