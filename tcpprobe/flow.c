@@ -195,7 +195,6 @@ static enum verdict consult(struct bucket *b, const struct sock *sk, const struc
 			    const struct probe_bases *first, struct probe_bases *bases,
 			    struct flow *new, struct flow **done)
 {
-	struct probe_stat *stat = this_cpu_ptr(&probe_stats);
 	enum verdict verdict = UNKNOWN;
 	struct flow *f;
 
@@ -208,12 +207,12 @@ static enum verdict consult(struct bucket *b, const struct sock *sk, const struc
 	if (!f && new) {
 		hlist_add_head(&new->node, &b->flows);
 		f = new;
-		stat->fresh++;
+		__this_cpu_inc(probe_stats.fresh);
 	} else if (f && !is_same(f, rec, first)) {
 		begin(f, sk, rec, first);
-		stat->reset++;
+		__this_cpu_inc(probe_stats.reset);
 	} else if (f) {
-		stat->found++;
+		__this_cpu_inc(probe_stats.found);
 	}
 	if (f) {
 		verdict = judge(f, rec, first, bases) ? TAKE : SKIP;
@@ -246,18 +245,17 @@ static enum verdict consult_tables(const struct sock *sk, const struct probe_rec
 static struct flow *take_on(const struct sock *sk, const struct probe_record *rec,
 			    const struct probe_bases *first)
 {
-	struct probe_stat *stat = this_cpu_ptr(&probe_stats);
 	struct flow *f;
 
 	if (atomic_inc_return(&active) > READ_ONCE(probe_maxflows)) {
 		atomic_dec(&active);
-		stat->maxflows++;
+		__this_cpu_inc(probe_stats.maxflows);
 		return NULL;
 	}
 	f = kmem_cache_alloc(cache, GFP_ATOMIC | __GFP_NOWARN);
 	if (!f) {
 		atomic_dec(&active);
-		stat->no_memory++;
+		__this_cpu_inc(probe_stats.no_memory);
 		return NULL;
 	}
 	begin(f, sk, rec, first);
@@ -267,15 +265,14 @@ static struct flow *take_on(const struct sock *sk, const struct probe_record *re
 bool probe_flow(const struct sock *sk, const struct probe_record *rec,
 		const struct probe_bases *first, struct probe_bases *bases)
 {
-	struct probe_stat *stat = this_cpu_ptr(&probe_stats);
 	struct flow *new, *done = NULL;
 	enum verdict verdict;
 
-	stat->search++;
+	__this_cpu_inc(probe_stats.search);
 	verdict = consult_tables(sk, rec, first, bases, NULL, &done);
 	if (verdict == UNKNOWN && rec->type == PROBE_DONE) {
 		if (atomic_read(&active) >= READ_ONCE(probe_maxflows)) {
-			stat->maxflows++;
+			__this_cpu_inc(probe_stats.maxflows);
 			return false;
 		}
 		/* Closed, and nothing was seen of it: told all the same, but not kept. */

@@ -143,7 +143,6 @@ int probe_rings_resize(unsigned int records)
 void probe_ring_put(struct probe_record *rec)
 {
 	struct rings *rings = smp_load_acquire(&newest); /* pairs with their making */
-	struct probe_stat *stat = this_cpu_ptr(&probe_stats);
 	struct ring *ring;
 	unsigned long head;
 
@@ -151,10 +150,10 @@ void probe_ring_put(struct probe_record *rec)
 		return;
 	ring = rings->cpu[smp_processor_id()];
 	head = ring->head;
-	stat->taken++;
+	__this_cpu_inc(probe_stats.taken);
 	/* Pairs with the release of tail: the record there has been copied out. */
 	if (head - smp_load_acquire(&ring->tail) > rings->mask) {
-		stat->ring_full++;
+		__this_cpu_inc(probe_stats.ring_full);
 		WRITE_ONCE(ring->lost, ring->lost + 1);
 		return;
 	}

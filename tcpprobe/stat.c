@@ -10,17 +10,18 @@
 
 #define FILE_NAME "tcpprobe_plus"
 
+/* Its CPU goes on counting meanwhile. */
 static void add(struct probe_stat *sum, const struct probe_stat *stat)
 {
-	sum->search += stat->search;
-	sum->found += stat->found;
-	sum->fresh += stat->fresh;
-	sum->reset += stat->reset;
-	sum->purging += stat->purging;
-	sum->ring_full += stat->ring_full;
-	sum->maxflows += stat->maxflows;
-	sum->no_memory += stat->no_memory;
-	sum->taken += stat->taken;
+	sum->search += READ_ONCE(stat->search);
+	sum->found += READ_ONCE(stat->found);
+	sum->fresh += READ_ONCE(stat->fresh);
+	sum->reset += READ_ONCE(stat->reset);
+	sum->purging += READ_ONCE(stat->purging);
+	sum->ring_full += READ_ONCE(stat->ring_full);
+	sum->maxflows += READ_ONCE(stat->maxflows);
+	sum->no_memory += READ_ONCE(stat->no_memory);
+	sum->taken += READ_ONCE(stat->taken);
 }
 
 static void show_counters(struct seq_file *seq, const struct probe_stat *stat, u64 multiple_reader,
@@ -56,8 +57,11 @@ static int show(struct seq_file *seq, void *v)
 		   sum.taken, (u64)atomic64_read(&probe_totals.read), sum.ring_full,
 		   probe_hooks_missed(), (u64)atomic64_read(&probe_totals.discarded));
 	for_each_possible_cpu(cpu) {
+		struct probe_stat one = {};
+
+		add(&one, per_cpu_ptr(&probe_stats, cpu));
 		seq_printf(seq, "cpu%d: ", cpu);
-		show_counters(seq, per_cpu_ptr(&probe_stats, cpu), 0, 0);
+		show_counters(seq, &one, 0, 0);
 	}
 	seq_printf(seq, "Rings: mem %zuK\n", probe_rings_memory() / 1024);
 	probe_hooks_show(seq);

@@ -281,7 +281,7 @@ def looks_for_leaks(items):
 def boot_options(items, config):
     """What vm/run is to be told. The time-out is for a guest that hangs: several times what any takes."""
     options = boot_marker(items)
-    args = ["-k", config.getoption("--kernel"), "-t", str(TIME + (2700 if is_slow(config) else 1800))]
+    args = ["-k", config.getoption("--kernel"), "-t", str(TIME + (5400 if is_slow(config) else 3600))]
     if "mib" in options:
         args += ["-m", str(options["mib"])]
     if "cpus" in options:

@@ -8,6 +8,8 @@ import time
 from collections import namedtuple
 from pathlib import Path
 
+from lib import DEBUG
+
 FILE = Path("/proc/net/tcpprobe")
 STAT = Path("/proc/net/stat/tcpprobe_plus")
 SYSCTL = Path("/proc/sys/net/tcpprobe_plus")
@@ -36,6 +38,20 @@ def samples():
     """The Samples line: taken, read, lost, missed, discarded."""
     words = next(line for line in STAT.read_text().splitlines() if line.startswith("Samples:")).split()[1:]
     return dict(zip(words[::2], map(int, words[1::2])))
+
+
+def few_missed(hits):
+    """How many may be missed of so many. One in fifty is usual; more where what waited for a CPU of the host's comes within a handler, or
+    KCSAN holds handlers up, to watch."""
+    return 2 + hits / (5 if DEBUG else 10)
+
+
+def payload(lines, kind, again):
+    """The bytes that records of a kind tell. A machine that stands still sends segments again: they are told again, so many at most, and
+    count once."""
+    segments = [(line.seq, line.length) for line in lines if line.type == kind and line.length]
+    assert len(segments) - len(set(segments)) <= again, segments
+    return sum(length for _, length in set(segments))
 
 
 class Trace:

@@ -274,7 +274,7 @@ def test_rmmod_with_a_writer_blocked():
     if writer.stdout.readline() != "go\n":
         writer.wait()
         pytest.skip("this kernel has no userfaultfd")
-    time.sleep(0.5)
+    wait_for(lambda: "handle_userfault" in Path(f"/proc/{writer.pid}/stack").read_text())
     remover = subprocess.Popen(["rmmod", "drop_tcp_sock"])
     time.sleep(1)
     assert writer.poll() is None and remover.poll() is None

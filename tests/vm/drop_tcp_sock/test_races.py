@@ -14,7 +14,7 @@ import pytest
 from lib import DEBUG, HOOKS_DIR, insmod, rmmod, scaled, sysctl
 from sockets import Pair, at_port, black_hole, gained, key_of, line_of, packet, wait_for, wait_state, walk, write
 
-WAIT_MS = 3000 if DEBUG else 1000
+WAIT_MS = 6000 if DEBUG else 2000
 TCP_REPAIR = 19
 
 
@@ -28,16 +28,10 @@ def drop_slowly():
 @contextlib.contextmanager
 def being_dropped(line):
     """What is done inside happens between a socket's being found and its being dropped."""
-    began = threading.Event()
-
-    def run():
-        began.set()
-        write(line + "\n")
-
-    writer = threading.Thread(target=run)
+    writer = threading.Thread(target=write, args=(line + "\n",))
     writer.start()
-    began.wait()
-    threading.Event().wait(WAIT_MS / 4000)
+    stack = Path(f"/proc/self/task/{writer.native_id}/stack")
+    wait_for(lambda: "msleep" in stack.read_text())
     yield
     writer.join()
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -31,9 +32,12 @@ def types_of_a_conversation():
              socket.create_connection(listener.getsockname()) as client, listener.accept()[0] as served:
             client.sendall(b"x")
             served.recv(1)
-        with contextlib.suppress(BlockingIOError):
-            return {line.split()[0] for line in os.read(fd, 1 << 16).decode().splitlines()}
-        return set()
+        seen, end = set(), time.monotonic() + 20
+        while not {"0", "1", "3", "4"} <= seen and time.monotonic() < end:  # the end is told where softirqs run, maybe later
+            with contextlib.suppress(BlockingIOError):
+                seen |= {line.split()[0] for line in os.read(fd, 1 << 16).decode().splitlines()}
+            time.sleep(0.01)
+        return seen - {"2"}  # a machine that stood still
     finally:
         os.close(fd)
 

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, busy_for_a_second, connect, connected, least, modes, receive, receive_all, scaled,
-                 sh, shut, socket_memory)
+from lib import (DEBUG, PORT, UNLOAD_MAX, alive, bench, connect, connected, modes, on_one_cpu, receive, receive_all, scaled, sh, shut,
+                 socket_memory, thread_seconds)
 
 
 def refused():
@@ -24,7 +24,7 @@ def refused():
 
 def closed_by_reset(sock):
     try:
-        sock.settimeout(5)
+        sock.settimeout(60)
         sock.sendall(b"?")
         return sock.recv(1) == b""
     except (ConnectionResetError, BrokenPipeError):
@@ -51,7 +51,7 @@ def test_max_conns_and_clients_one_after_the_other(load):
     """A place is free again once its client has gone, however soon the next one comes."""
     kecho = load("kecho", max_conns=1)
     for i in range(scaled(200, 4)):
-        with connect() as s:
+        with on_one_cpu(), connect() as s:
             assert alive(s)
             if i % 3 == 1:  # of each three one waits for the server's FIN
                 s.shutdown(socket.SHUT_WR)
@@ -65,13 +65,14 @@ def test_max_conns_and_clients_one_after_the_other(load):
 @modes("worker")
 def test_a_place_that_is_not_free_in_time(load):
     """A client has gone, but an I/O worker has yet to come by its connection: the next one is refused for want of a place, by no error."""
-    kecho = load("kecho", hooks=True, max_conns=1, hook_io_waits=3000)
+    kecho = load("kecho", hooks=True, max_conns=1, hook_io_waits=10000)
     with connect() as s:
         kecho.wait("active", 1)  # what comes before is taken by who accepts
         s.sendall(b"x")
         s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     assert refused()
     kecho.wait("rejected", 1)
+    kecho.set("hook_io_waits", 0)
     kecho.wait("active", 0)
     stats = kecho.stats()
     assert stats["errors"] == 1 and stats["rejected"] == 1, stats  # the reset
@@ -101,9 +102,9 @@ def test_idle_timeout(load):
     while kecho.stat("timeouts") == 0:
         assert alive(busy)
         time.sleep(0.1)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 30
     took = time.monotonic() - began
-    assert 2.9 <= took <= 6, took
+    assert 2.9 <= took <= (20 if DEBUG else 8), took
     assert closed_by_reset(idle)
     assert alive(busy)
     stats = kecho.stats()
@@ -128,7 +129,7 @@ def test_idle_timeout_live(load):
 
 def test_slow_reader_is_not_idle(load):
     """A client that takes a little now and then moves bytes, if none come from it."""
-    kecho = load("kecho", idle_timeout=2)
+    kecho = load("kecho", idle_timeout=5)
     with socket.socket() as s:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
         s.settimeout(20)
@@ -141,7 +142,7 @@ def test_slow_reader_is_not_idle(load):
         except BlockingIOError:
             pass
         s.settimeout(20)
-        for _ in range(20):
+        for _ in range(30):
             receive(s, 16384)
             time.sleep(0.3)
         assert kecho.stat("timeouts") == 0
@@ -181,7 +182,8 @@ def test_half_closed_clients_are_clients(load):
 
 def test_half_closed_client_that_reads(load):
     """Slowly: it gets all, and its FIN, however long it takes."""
-    kecho = load("kecho", idle_timeout=3)
+    idle, rest = (10, 0.4) if DEBUG else (3, 0.25)
+    kecho = load("kecho", idle_timeout=idle)
     data = random.Random(7).randbytes(20000)
     with half_closed(data) as s:
         got = b""
@@ -190,8 +192,8 @@ def test_half_closed_client_that_reads(load):
             part = s.recv(500)
             assert part
             got += part
-            time.sleep(0.25)
-        assert got == data and time.monotonic() - began > 8
+            time.sleep(rest)
+        assert got == data and time.monotonic() - began > max(8, idle + 2)
         assert s.recv(1) == b""
         kecho.wait("active", 0)
     assert kecho.stat("timeouts") == kecho.stat("errors") == 0
@@ -362,11 +364,14 @@ def test_listener_killed_from_outside(kecho, klog):
     with connect() as s:
         assert alive(s)
         sh("ss", "-K", "state", "listening", "sport", "=", f":{PORT}")
-        time.sleep(1)
-        said = [line for line in klog.lines() if "closed from outside" in line]
+        said, end = [], time.monotonic() + 60
+        while not said and time.monotonic() < end:
+            time.sleep(1)
+            said += [line for line in klog.lines() if "closed from outside" in line]
         assert len(said) == 1
-        # A worker that spins takes a whole CPU, always; reading the clocks twice costs a debug kernel a third of one.
-        least(busy_for_a_second, 0.7 if DEBUG else 0.3, tries=10)
+        before = thread_seconds("kecho")
+        time.sleep(1)
+        assert thread_seconds("kecho") - before < 0.5  # one that spins has all of it
         assert alive(s)
         with pytest.raises(ConnectionRefusedError):
             connect()

@@ -80,7 +80,7 @@ def test_200000_connections_leave_nothing(load, mode):
     assert stats["bytes_out"] == total * 64
     # On a machine that stands still, as beside three other guests, a FIN is sent twice, and finds its TIME-WAIT socket
     # gone, of which only 64 may be: a reset.
-    assert stats["errors"] <= total // 200
+    assert stats["errors"] <= max(50, total // 200)  # all that are on the way at that moment
     grown = {n: (before[n], after[n]) for n in before if after[n] > 1.2 * before[n] + 400}
     assert not grown, grown
 

@@ -36,7 +36,7 @@ def test_unload_under_load_50_times(mode, bench_param):
         said = client.communicate(timeout=60)[0]
         assert client.returncode == 1 and "errors:" in said
     took.sort()
-    assert took[len(took) // 2] < UNLOAD_MAX and took[-1] < 5 * UNLOAD_MAX, took
+    assert took[(len(took) - 1) // 2] < UNLOAD_MAX and took[-1] < 10 * UNLOAD_MAX, took
     assert connected(12345) == ""
 
 

@@ -78,7 +78,7 @@ def test_curl(khttpd):
     assert sh("curl", "-sS", "-0", "-w", "%{http_code}", "-o", "/dev/null", URL).stdout == "200"
     assert "200 OK" in sh("curl", "-sSI", URL).stdout
     # Above 1 MiB curl announces its body by Expect, and is told before it sends it.
-    big = sh("curl", "-sS", "-w", " %{http_code} %{size_upload}", "-H", "Expect: 100-continue", "--data-binary", "@/dev/stdin", URL,
+    big = sh("curl", "-sS", "--expect100-timeout", "60", "-w", " %{http_code} %{size_upload}", "-H", "Expect: 100-continue", "--data-binary", "@/dev/stdin", URL,
              input="x" * (2 << 20)).stdout
     assert big.split()[-2:] == ["413", "0"]
     assert sh("curl", "-sS", "-w", " %{http_code}", "-H", "Expect:", "--data-binary", "@/dev/stdin", URL,
@@ -224,7 +224,7 @@ def test_unload_under_load_50_times(mode):
             took.append(time.monotonic() - began)
             load.kill()
     took.sort()
-    assert took[len(took) // 2] < UNLOAD_MAX and took[-1] < 5 * UNLOAD_MAX, took
+    assert took[(len(took) - 1) // 2] < UNLOAD_MAX and took[-1] < 10 * UNLOAD_MAX, took
     assert connected(8081) == ""
 
 
@@ -250,7 +250,7 @@ def test_unload_with_idle_connections(mode):
                 s.sendall(get() * 200)
     began = time.monotonic()
     rmmod("khttpd")
-    assert time.monotonic() - began < 3 * UNLOAD_MAX  # those that linger would stay for five seconds, the others longer
+    assert time.monotonic() - began < (3 * UNLOAD_MAX if DEBUG else 4.5)  # those that linger would stay for five seconds, the others longer
     for s in held:
         s.close()
     assert connected(8081) == ""
@@ -264,7 +264,8 @@ def test_unload_with_idle_connections(mode):
 def test_slowhttptest(load, attack, deadline, tmp_path):
     """Under each of its attacks a well-behaved client is served, and all attackers are gone in the end."""
     khttpd = load("khttpd", backlog=1024, request_timeout=5)
-    with subprocess.Popen(["slowhttptest", *attack, "-c", str(scaled(400, 5)), "-i", "2", "-r", "200", "-l", "12", "-u", URL, "-p", "3"],
+    with subprocess.Popen(["slowhttptest", *attack, "-c", str(scaled(400, 5)), "-i", "2", "-r", "200", "-l", "40" if deadline else "12",
+                           "-u", URL, "-p", "3"],
                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path) as attacker:
         time.sleep(2)
         slowest = 0

@@ -4,13 +4,15 @@
 import time
 
 import pytest
+from lib import DEBUG
 from overload import kernel_memory, serve_all
 
 
 @pytest.fixture
 def servers(load, klog):
     """Both, whatever else happens: they say nothing, and in the end they hold nobody and what they took."""
-    both = load("kecho", idle_timeout=5), load("khttpd", keepalive_timeout=5, request_timeout=5)
+    patience = 20 if DEBUG else 5  # a client that waits for a CPU is none that has gone
+    both = load("kecho", idle_timeout=patience), load("khttpd", keepalive_timeout=patience, request_timeout=patience)
     klog.lines()
     serve_all()
     for server in both:

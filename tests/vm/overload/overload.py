@@ -63,6 +63,9 @@ class Others:
         self.end = None
         self.server = stack.enter_context(subprocess.Popen([TOP / "userspace" / "user-echo-server", "-p", str(PING_PORT)]))
         stack.callback(self.server.terminate)
+        while not sh("ss", "-Htln", "sport", "=", f":{PING_PORT}").stdout:
+            assert self.server.poll() is None, "the other service did not start"
+            time.sleep(0.05)
         self.said = stack.enter_context(tempfile.TemporaryFile("r"))
         self.pinger = stack.enter_context(subprocess.Popen([sys.executable, "-S", "-c", PINGER, str(PING_PORT)], stdin=subprocess.PIPE,
                                                            stdout=self.said))

@@ -3,13 +3,12 @@
 writes to the log, and when it ends all is as before."""
 
 import contextlib
-import os
 import select
 import socket
 import time
 
 import pytest
-from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, receive, scaled, sh, shut, sysctl
+from lib import BENCH, HTSTRESS, HTTP_PORT, PORT, connect, connected, modes, network_namespace, on_one_cpu, receive, scaled, sh, shut, sysctl
 from overload import GET, URL, exchange, kernel_memory, netstat, others_are_served, served, swallow, syn_flood, tcp_limit
 
 pytestmark = pytest.mark.boot(minutes=4)
@@ -31,7 +30,7 @@ def test_syn_flood(servers, klog):
                 assert waiting <= most, waiting
         cookies = netstat("SyncookiesSent") - before
         print(f"{sent[0]} SYNs, {cookies} cookies, {waiting} half open")
-        assert sent[0] > scaled(10000) and cookies > sent[0] / 10
+        assert sent[0] > scaled(10000) and cookies > scaled(2000)
         end = time.monotonic() + 60
         while sh("ss", "-Htan", "state", "syn-recv").stdout:
             assert time.monotonic() < end
@@ -180,17 +179,6 @@ def test_full_accept_queue(load, klog, port):
         assert stats["requests"] == stats["responses_2xx"] == come, stats
     assert stats["errors"] > 0
     assert [line for line in klog.lines() if line.startswith(name)] == []
-
-
-@contextlib.contextmanager
-def on_one_cpu():
-    """Whoever asks from here, and so whoever answers in the receive path."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {0})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 @pytest.mark.parametrize("port", [PORT, HTTP_PORT], ids=["kecho", "khttpd"])

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from lib import (BENCH, DEBUG, HOOKS_DIR, KO_DIR, PACKET_OUTGOING, PACKET_STATISTICS, SOL_PACKET, Capture, in_netns, insmod, ip,
                  network_namespace, rmmod, scaled, sh)
-from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, parse, samples
+from records import DONE, PURGE, RECV, SEND, SETUP, STAT, TIMEOUT, Trace, few_missed, parse, payload, samples
 
 pytestmark = pytest.mark.boot(clock="turns", minutes=5)
 
@@ -69,11 +69,6 @@ def netstat(netns, *names):
     return [values[name] for name in names]
 
 
-def few_missed(hits):
-    """How many may be missed of so many: one in fifty is usual; KCSAN holds handlers up, to watch."""
-    return 2 + hits / (5 if DEBUG else 20)
-
-
 def transfer(congestion, count):
     """So many bytes from near to far. It closes when all is acknowledged: the tracepoint does not see what arrives later."""
     with in_netns("near", socket.socket) as s:
@@ -83,6 +78,7 @@ def transfer(congestion, count):
         s.sendall(bytes(count))
         while struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]:
             time.sleep(0.01)
+        time.sleep(0.1)  # what was sent again in vain arrives before the connection ends
         s.shutdown(socket.SHUT_WR)
         s.recv(1)
 
@@ -112,15 +108,21 @@ def draining(trace):
 def test_congestion_control_is_left_alone(probe, link):
     """Nothing is written to the memory in which BBR and others keep their state: one that has filled it with a pattern
     looks at each ACK, with losses and time-outs."""
+    def looks():
+        return int(Path("/sys/module/kcanary/parameters/looks").read_text())
+
     insmod(HOOKS_DIR / "kcanary.ko")
     try:
         probe(port=PORT)
         sh("tc", "qdisc", "add", "dev", "n0", "root", "netem", "limit", "10000", "loss", "5%", netns="near")
         with Trace() as trace, draining(trace) as parts:
-            transfer("kcanary", scaled(200_000, 2))
+            for _ in range(20):  # how many segments one ACK covers is the machine's affair
+                transfer("kcanary", scaled(200_000, 2))
+                if looks() > 20:
+                    break
         lines, _ = parse_all(parts)
-        looks = int(Path("/sys/module/kcanary/parameters/looks").read_text())
-        assert {SEND, RECV, DONE} <= {line.type for line in lines if line.saddr == "10.9.0.1"} and looks > 10
+        assert {SEND, RECV, DONE} <= {line.type for line in lines if line.saddr == "10.9.0.1"}
+        assert looks() > 20
     finally:
         rmmod("kcanary")
 
@@ -269,9 +271,12 @@ def test_beside_the_tracepoint(probe, link):
     with Trace() as trace, draining(trace) as parts:
         with tracepoint() as theirs:
             transfer("cubic", scaled(600_000, 2))
-    ours = [line for line in parse_all(parts)[0] if line.type == RECV and line.saddr == "10.9.0.1"]
+    lines = parse_all(parts)[0]
+    near = [line for line in lines if line.saddr == "10.9.0.1"]
+    closed = min((line.time for line in near if line.type == SEND and line.flags & 1), default=float("inf"))
+    ours = [line for line in near if line.type == RECV and line.time < closed]  # later ones are not in the tracepoint
     theirs = [t for t in theirs if t["src"].startswith("10.9.0.1:")]
-    assert len(theirs) > 15  # how many segments one ACK covers is the machine's affair
+    assert len(ours) > 5  # how many segments one ACK covers is the machine's affair
     base = int(theirs[0]["snd_una"], 0) - ours[0].snd_una
 
     def absolute(value):
@@ -290,11 +295,9 @@ def test_beside_the_tracepoint(probe, link):
         while wanted and wanted[0] != found:
             skipped += 1
             del wanted[0]
-        if not wanted:  # those that come once one side has closed are not in the tracepoint
-            assert len(ours) - n <= 4, (line, len(ours), n)
-            break
+        assert wanted, (line, len(ours), n)
         del wanted[0]
-    assert skipped <= samples()["missed"] <= few_missed(len(theirs))
+    assert skipped <= samples()["missed"] <= few_missed(len(lines))
 
 
 def test_beside_ss(probe):
@@ -390,9 +393,9 @@ def test_half_closed(probe, pauses):
                     left -= len(client.recv(left))
             port = client.getsockname()[1]
         time.sleep(0.5)
-        lines, _ = parse_all([trace.text()])
+        lines = [line for line in parse_all([trace.text()])[0] if port in (line.sport, line.dport)]
     mine = [line for line in lines if line.sport == port]
-    assert sum(line.length for line in mine if line.type == RECV) == 500 * (1 + len(pauses))
+    assert payload(mine, RECV, again=max(line.retrans for line in lines)) == 500 * (1 + len(pauses))
     assert sum(line.type == SETUP for line in mine) == 1 and not any(line.type == PURGE for line in mine)
     assert sum(line.type == DONE for line in mine) == 1 and mine[-1].type == DONE
 

@@ -5,6 +5,7 @@ import contextlib
 import ctypes
 import errno
 import os
+import re
 import select
 import signal
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import pytest
 from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, scaled, sh, sysctl
-from records import (DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, parse, samples)
+from records import DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, few_missed, parse, payload, samples
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
@@ -45,8 +46,8 @@ def test_a_conversation(probe, host):
         assert count[SETUP] == 1 and count[DONE] == 1 and mine[-1].type == DONE and mine[-1].length == 65535
         assert {(line.saddr, line.daddr) for line in mine} == {(host, host)}
         base = 1 if sport == client else 0  # a client's SYN is seen, and is its first number
-        assert sum(line.length for line in mine if line.type == SEND) == sent
-        assert sum(line.length for line in mine if line.type == RECV) == received
+        for kind, size in (SEND, sent), (RECV, received):
+            assert payload(mine, kind, again=max(line.retrans for line in lines)) == size
         last = [line for line in mine if line.type in (SEND, RECV)][-1]
         assert last.snd_una in (sent + base, sent + base + 1)
         assert max(line.seq + line.length for line in mine if line.type == SEND and line.length) == sent + base
@@ -173,19 +174,22 @@ def test_retransmissions_and_timeouts(probe):
     """A path that swallows everything: time-outs in a row, the same data again, and the kernel's own count of it."""
     probe()
     with Connection() as c:
-        def outseg():
+        def timeouts_counted():
             names, values = [line.split()[1:] for line in Path("/proc/net/netstat").read_text().splitlines()
                              if line.startswith("TcpExt:")]
             return int(dict(zip(names, values))["TCPTimeouts"])
 
-        before = outseg()
+        before = timeouts_counted()
         with Trace() as trace:
             sh("tc", "qdisc", "add", "dev", "lo", "root", "netem", "loss", "100%")
             try:
                 c.client.sendall(b"lost")
-                time.sleep(2.5)
-                after = outseg()
-                lines, _ = trace.lines()
+                after, lines, end = 0, [], time.monotonic() + 60
+                while after < before + 3 or after != timeouts_counted():  # one came while the records were read
+                    assert time.monotonic() < end
+                    time.sleep(0.1)
+                    after = timeouts_counted()
+                    lines += trace.lines()[0]
             finally:
                 sh("tc", "qdisc", "del", "dev", "lo", "root")
         mine = [line for line in lines if line.sport == c.local]
@@ -257,12 +261,13 @@ def test_port(probe):
 
 def test_port_makes_room(probe):
     """Who asks for a port when others' flows fill the table gets it at once, and no line of the others', not even of their purge."""
-    probe(maxflows=4, purgetime=1)
+    probe(maxflows=4)
     with Trace() as trace, contextlib.ExitStack() as stack:
         others = [stack.enter_context(Connection()) for _ in range(3)]
         for c in others:
             c.send(b"x")
         assert "Flows: active 4 " in STAT.read_text()
+        SYSCTL.joinpath("purgetime").write_text("1\n")
         with socket.create_server(("127.0.0.1", 0)) as listener:
             port = listener.getsockname()[1]
             SYSCTL.joinpath("port").write_text(f"{port}\n")
@@ -271,8 +276,11 @@ def test_port_makes_room(probe):
             with socket.create_connection(("127.0.0.1", port)), listener.accept()[0]:
                 for c in others:
                     c.send(b"x")
-                time.sleep(2.5)
-            lines = trace.lines()[0]
+                lines, end = [], time.monotonic() + 20
+                while PURGE not in {line.type for line in lines} and time.monotonic() < end:
+                    time.sleep(0.5)
+                    lines += trace.lines()[0]
+            lines += trace.lines()[0]
         assert {SETUP, PURGE} <= {line.type for line in lines}
         assert all(port in (line.sport, line.dport) for line in lines)
 
@@ -303,6 +311,41 @@ def test_a_read_of_any_size_ends(probe):
     assert 0 < most <= 1 << 20 and took < (120 if DEBUG else 20)
 
 
+def test_statistics_under_traffic(probe):
+    """Read while both CPUs count: no counter goes back, and in the end the CPUs' add up to the total."""
+    def counters():
+        return {line.split(":")[0]: [int(n) for n in re.findall(r"\d+", line.split(":", 1)[1])]
+                for line in STAT.read_text().splitlines() if line.startswith(("Total", "Samples", "cpu0", "cpu1"))}
+
+    probe(bufsize=16)  # some are lost
+    stop = threading.Event()
+
+    def traffic():
+        while not stop.is_set():
+            with Connection() as c:
+                for _ in range(20):
+                    c.send(b"x")
+
+    threads = [threading.Thread(target=traffic) for _ in range(2)]
+    with Trace():
+        for thread in threads:
+            thread.start()
+        try:
+            before = after = counters()
+            end = time.monotonic() + (60 if os.environ.get("VM_KERNEL") == "kcsan" else 5)  # it watches one access in 4,000
+            while time.monotonic() < end or after["Total"][0] < 200:
+                after = counters()
+                assert all(a >= b for name in before for a, b in zip(after[name], before[name])), (before, after)
+                before = after
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        after = counters()
+    assert [a + b for a, b in zip(after["cpu0"], after["cpu1"])][:8] == after["Total"][:8]
+    assert after["Samples"][0] > 100 and after["Samples"][2] > 0 and all(after[name][0] for name in ("cpu0", "cpu1"))
+
+
 def test_full_0_is_by_flow(probe):
     """Two flows with windows of different size do not make each other look changed."""
     probe(full=0)
@@ -326,13 +369,14 @@ def test_full_0_is_by_flow(probe):
 def test_probetime(probe):
     probe(probetime=100)
     with Trace() as trace, Connection() as c:
-        end = time.monotonic() + 1
-        while time.monotonic() < end:
+        began = time.monotonic()
+        while time.monotonic() < began + 2:
             c.send(b"x")
             time.sleep(0.005)
         lines, _ = trace.lines()
+        took = time.monotonic() - began
     times = [line.time for line in lines if line.sport == c.local and line.type in (SEND, RECV)]
-    assert 5 <= len(times) <= 15
+    assert 3 <= len(times) <= 2 + 10 * took
     assert all(b - a >= 0.0999 for a, b in zip(times, times[1:]))
 
 
@@ -356,8 +400,9 @@ def test_purgetime_of_0_forgets_nobody(probe):
     probe(purgetime=1)
     with Trace() as trace, Connection() as c:
         c.send(b"x")
+        usual = min(busy_for_a_second() for _ in range(3))  # to read the clocks costs a debug kernel a third of a CPU
         SYSCTL.joinpath("purgetime").write_text("0\n")
-        least(busy_for_a_second, 0.7 if DEBUG else 0.3, tries=10)
+        least(busy_for_a_second, usual + 0.3, tries=10)  # a timer that runs on and on takes a whole one
         time.sleep(2)
         assert not any(line.type == PURGE for line in trace.lines()[0])
         assert "Flows: active 2 " in STAT.read_text()
@@ -425,8 +470,14 @@ def test_sizes_change_under_traffic(probe):
         for thread in threads:
             thread.start()
         for n in range(scaled(8, 2)):
-            (SYSCTL / "bufsize").write_text(str(65536 << (n % 2)))
-            (SYSCTL / "hashsize").write_text(str((0, 32, 1000, 50)[n % 4]))
+            for name, value in ("bufsize", 65536 << (n % 2)), ("hashsize", (0, 32, 1000, 50)[n % 4]):
+                for tries in range(10, 0, -1):
+                    try:
+                        (SYSCTL / name).write_text(str(value))
+                        break
+                    except OSError as e:  # this thread came late, and there are records in too many rings that were replaced
+                        assert e.errno == errno.EBUSY and tries > 1, e
+                        texts.append(trace.text(seconds=1))
             texts.append(trace.text(seconds=0.2))
         stop.set()
         for thread in threads:
@@ -437,7 +488,7 @@ def test_sizes_change_under_traffic(probe):
         count = sum(not line.startswith("#") for line in lines)
         seen = samples()
         assert not [line for line in lines if line.startswith("# lost")] and seen["lost"] == 0
-        assert count > 100 and seen["missed"] <= 2 + count / 20
+        assert count > 100 and seen["missed"] <= few_missed(count)
         assert count == seen["read"] == seen["taken"]
         fresh = int(STAT.read_text().split("Total: hash_stat:")[1].split()[2])
         assert fresh == 4
@@ -505,10 +556,12 @@ def test_blocking_read_and_poll(probe):
         began = time.monotonic()
         assert parse(os.read(trace.fd, 1 << 16).decode())[0]
         assert time.monotonic() - began < 5
-        threading.Timer(0.5, c.send, [b"x"]).start()
         began = time.monotonic()
+        timer = threading.Timer(0.5, c.send, [b"x"])
+        timer.start()
         assert os.read(trace.fd, 1 << 16)
         assert time.monotonic() - began > 0.4
+        timer.join()
 
 
 def test_epoll_that_asks_later(probe):
@@ -518,8 +571,10 @@ def test_epoll_that_asks_later(probe):
         epoll.register(trace.fd, 0)
         epoll.modify(trace.fd, select.EPOLLIN)
         assert epoll.poll(0.3) == []
-        threading.Timer(0.5, c.send, [b"x"]).start()
+        timer = threading.Timer(0.5, c.send, [b"x"])
+        timer.start()
         assert epoll.poll(20) == [(trace.fd, select.EPOLLIN)]
+        timer.join()
 
 
 def test_two_readers_share(probe):
@@ -565,7 +620,8 @@ def test_readers_that_wait_share(probe):
     try:
         with Connection() as c:
             end = time.monotonic() + 8
-            while time.monotonic() < end and all(r.poll() is None for r in readers):
+            while (time.monotonic() < end or samples()["read"] <= 100 and time.monotonic() < end + 60) and \
+                  all(r.poll() is None for r in readers):
                 c.send(b"x")
                 time.sleep(0.001)
         assert [r.poll() for r in readers] == [None] * 6, [r.stderr.read() for r in readers if r.poll() is not None]

@@ -109,7 +109,10 @@ def test_only_so_many_raw_logs_are_kept(probe, tmp_path):
 def test_unloaded_while_it_reads(probe, tmp_path):
     process = reading(tmp_path)
     traffic(20)
-    time.sleep(0.5)
+    end = time.monotonic() + 60
+    while (counted := samples())["read"] < counted["taken"]:
+        assert time.monotonic() < end, counted
+        time.sleep(0.05)
     rmmod("tcpprobe")
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0 and "unloaded" in err and "Traceback" not in err
