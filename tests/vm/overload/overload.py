@@ -70,6 +70,9 @@ class Others:
         self.pinger = stack.enter_context(subprocess.Popen([sys.executable, "-S", "-c", PINGER, str(PING_PORT)], stdin=subprocess.PIPE,
                                                            stdout=self.said))
         stack.callback(self.pinger.stdin.close)
+        while not self.took():  # before anything else asks for the machine's memory or time
+            assert self.pinger.poll() is None, "another service was not served"
+            time.sleep(0.05)
 
     def took(self):
         """Seconds that each has taken so far, the shortest first."""
