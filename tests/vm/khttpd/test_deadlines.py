@@ -121,13 +121,13 @@ def test_body_deadline(load, body):
 
 @modes("fast")
 def test_head_and_body_have_a_time_each(load):
-    khttpd = load("khttpd", request_timeout=5)
+    khttpd = load("khttpd", request_timeout=10)
     with client() as s:
         data = sized(b"3", b"abc")
         s.sendall(data[:5])
-        time.sleep(3)
+        time.sleep(6)
         s.sendall(data[5:-2])
-        time.sleep(3)
+        time.sleep(6)
         assert ask(s, data[-2:]).status == 405
         time.sleep(3)
         assert ask(s).status == 200

@@ -91,7 +91,7 @@ class Others:
         took = self.took()
         median, late, most = statistics.median(took), took[len(took) * 95 // 100], took[-1]
         print(f"{self.what}: {len(took)} pings, median {median * 1e3:.1f} ms, 95th percentile {late * 1e3:.1f} ms, at most {most * 1e3:.0f} ms")
-        assert len(took) >= ENOUGH and median < (2 if DEBUG else 0.1) and late < (10 if DEBUG else 1)
+        assert len(took) >= ENOUGH and median < (2 if DEBUG else 0.1) and late < (10 if DEBUG else 3)
         assert most < (50 if DEBUG else 20)  # the machine did not stand still; three lost SYNs take seven seconds
 
 
