@@ -134,9 +134,12 @@ def test_drops():
     end = 0  # not before all has started
     tally = {"written": 0, "refused": 0}
 
+    def totals():
+        return {k: int(v) for k, v in re.findall(r"^(\w+) (\d+)$", Path(FILE).read_text(), re.M)}
+
     def dropped():
         try:
-            return int(re.search(r"^dropped (\d+)$", Path(FILE).read_text(), re.M)[1])
+            return totals()["dropped"]
         except OSError as e:  # no memory to tell
             assert e.errno == errno.ENOMEM, e
             return 0
@@ -165,7 +168,7 @@ def test_drops():
             for done in [pool.submit(drop) for _ in range(2)]:
                 done.result()
         faults = had()
-    counts = {k: int(v) for k, v in re.findall(r"^(\w+) (\d+)$", Path(FILE).read_text(), re.M)}
+    counts = totals()
     print(f"{faults} faults; {tally}; {counts}")
     assert faults > 10 and tally["written"] and tally["refused"] and counts["dropped"]
     with connections(3) as (asked, _, (addr, port)):

@@ -98,8 +98,8 @@ def test_sends_that_fail(kecho, every):
         print(f"slowest: {[round(t * 1e3) for t in took[-5:]]} ms")
         return took[-5]
 
-    # A large message finds no memory some 10 times where every second send does, and rests 12 ms or more each time; a probe comes after 200.
-    least(fifth_slowest, 2 if DEBUG else {2: 0.35, 3: 0.25, 7: 0.19}[every], tries=15)
+    # By rests of 12 ms or more it takes some 90; a probe comes after 200. More tries would let one pass that waits for probes.
+    least(fifth_slowest, 2 if DEBUG else 0.19)
     kecho.wait("active", 0)
     assert kecho.stat("errors") == 0 and shared(kecho) > 0
 

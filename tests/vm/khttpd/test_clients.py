@@ -78,8 +78,8 @@ def test_curl(khttpd):
     assert sh("curl", "-sS", "-0", "-w", "%{http_code}", "-o", "/dev/null", URL).stdout == "200"
     assert "200 OK" in sh("curl", "-sSI", URL).stdout
     # Above 1 MiB curl announces its body by Expect, and is told before it sends it.
-    big = sh("curl", "-sS", "--expect100-timeout", "60", "-w", " %{http_code} %{size_upload}", "-H", "Expect: 100-continue", "--data-binary", "@/dev/stdin", URL,
-             input="x" * (2 << 20)).stdout
+    big = sh("curl", "-sS", "--expect100-timeout", "60", "-w", " %{http_code} %{size_upload}", "-H", "Expect: 100-continue",
+             "--data-binary", "@/dev/stdin", URL, input="x" * (2 << 20)).stdout
     assert big.split()[-2:] == ["413", "0"]
     assert sh("curl", "-sS", "-w", " %{http_code}", "-H", "Expect:", "--data-binary", "@/dev/stdin", URL,
               input="x" * (2 << 20)).stdout.endswith(" 413")
