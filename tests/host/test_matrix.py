@@ -6,7 +6,10 @@ import importlib.util
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +77,45 @@ def test_a_module_without_tests_is_no_pass(run, matrix):
 def test_a_kernel_that_does_not_build_does_not_hold_up_others(run, broken):
     bad, rows = run(**{name: "does not build" if name == broken else (["passed"], 0) for name in ("a", "b")})
     assert bad and {" ".join(row[:4]) for row in rows} == {f"{broken} - does not", f"{'b' if broken == 'a' else 'a'} kecho 1 0"}
+
+
+NEVER_ENDS = """
+import os, threading
+
+def test_never_ends():
+    open(os.environ["PIDS"], "w").write(f"{os.getppid()} {os.getpid()}\\n")
+    threading.Event().wait()
+"""
+RUNS_IT = """
+import importlib.machinery, sys
+matrix = importlib.machinery.SourceFileLoader("matrix", sys.argv[1]).load_module()
+matrix.build = lambda kernel, beside: (None, "")
+matrix.main([sys.argv[2], "--", "-p", "conftest", sys.argv[3]])
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL"])
+def test_who_ends_it_ends_its_tests(tmp_path, how):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_it.py").write_text(NEVER_ENDS)
+    pids = tmp_path / "pids"
+    with open(tmp_path / "said", "w", encoding="utf-8") as said:
+        begun = subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUNS_IT, TOP / "tests" / "matrix", KERNEL, tmp_path / "tests" / "test_it.py"],
+                                 stdout=said, stderr=subprocess.STDOUT,
+                                 env={**{k: v for k, v in os.environ.items() if k != "TEST_REPORTS"}, "PIDS": str(pids), "PYTHONPATH": str(TOP / "tests")})
+    until = time.monotonic() + 120
+    while not (pids.exists() and pids.read_text().endswith("\n")):
+        assert begun.poll() is None and time.monotonic() < until, (tmp_path / "said").read_text()
+        time.sleep(0.1)
+    begun.send_signal(getattr(signal, how))
+    begun.wait()
+    theirs = [int(pid) for pid in pids.read_text().split()]
+    until = time.monotonic() + 60
+    while left := [pid for pid in theirs if Path(f"/proc/{pid}").exists()]:
+        if time.monotonic() > until:
+            os.kill(left[0], signal.SIGTERM)
+            pytest.fail("they went on")
+        time.sleep(0.1)
 
 
 def test_an_unknown_kernel():
