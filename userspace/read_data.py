@@ -7,6 +7,7 @@ Ctrl-C or SIGTERM ends it and leaves complete files. docs/tcpprobe.md tells what
 
 import argparse
 import collections
+import contextlib
 import csv
 import errno
 import io
@@ -76,6 +77,7 @@ NO_PACING = (1 << 32) - 1, (1 << 64) - 1  # sk_pacing_rate of a connection that 
 WORDS = {name: r"([0-9]{1,20})" for name in NAMES} | {
     "time": r"([0-9]{1,12}\.[0-9]{1,9})", "flags": "(0x[0-9a-f]{1,4})", "saddr": "([0-9a-f:.]{2,45})", "daddr": "([0-9a-f:.]{2,45})"}
 LINE = re.compile(" ".join(WORDS.values()))
+LOST = re.compile("# lost [0-9]{1,20}")
 
 
 class Stop(Exception):
@@ -132,6 +134,7 @@ class Unwrapped:
     def reach(self, value):
         """All before that has been sent, or has come, seen or not; one more than was seen is the FIN."""
         self.last = self.place(value)
+        self.low = self.low if self.is_known else min(self.low, self.last)
         self.is_known = True
         if self.last > self.high + 1:
             self.high = self.last
@@ -211,13 +214,15 @@ class Flow:
             self.sent.see(record.seq + bool(record.flags & SYN), record.length)  # TCP Fast Open
         if not is_syn(record):
             self.sent.reach(record.snd_nxt)
-        # What completes a handshake may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT, or after a lost ACK.
-        if record.type in (RECV, SETUP):
-            if record.length:
+        # What completes a handshake tells where the peer begins, and may carry data: behind a SYN with TCP Fast Open, with TCP_DEFER_ACCEPT,
+        # or after a lost ACK. A connection that is restored (TCP_REPAIR) has none.
+        is_set_up = record.type == SETUP and record.flags
+        if is_set_up or record.type == RECV:
+            if is_set_up or record.length:
                 self.received.see(record.seq + bool(record.flags & SYN), record.length)
         elif record.type == DONE:
             self.received.end(record.ack)
-        elif record.type == TIMEOUT or record.flags & ACK:
+        elif record.type == SETUP or (self.is_open if record.type == TIMEOUT else record.flags & ACK):  # before that nothing is expected of the peer yet
             self.received.reach(record.ack)
 
     def is_over(self, record):
@@ -247,6 +252,16 @@ def endpoint(address, port):
 
 
 # --- the directory ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def naming(path):
+    """An error of a read or write inside does not tell whose it was: now it does."""
+    try:
+        yield
+    except OSError as err:
+        err.filename = err.filename or str(path)
+        raise
 
 
 def free_name(archive, path):
@@ -316,12 +331,14 @@ class RawLog:
                 self.rotate()
                 continue
             cut = cut or lines.find(b"\n") + 1
-            self.file.write(lines[:cut])
+            with naming(self.file.name):
+                self.file.write(lines[:cut])
             lines = lines[cut:]
 
     def close(self):
         if self.file:
-            self.file.close()
+            with naming(self.file.name):
+                self.file.close()
 
 
 class FlowFiles:
@@ -352,26 +369,39 @@ class FlowFiles:
         self.size += csv.writer(self.pending[flow.file]).writerow(row)
 
     def flush(self):
-        """A file is open only meanwhile, so that any number of flows will do. What cannot be written is kept, and nothing is written twice."""
-        while self.pending:
-            name, text = next(iter(self.pending.items()))
-            path = self.directory / name
-            size = path.stat().st_size if path.exists() else 0
+        """A file is open only meanwhile, so that any number of flows will do. What cannot be written is kept, keeps no other file from being
+        written, and nothing is written twice."""
+        failed = None
+        for name in list(self.pending):
             try:
-                with open(path, "a", newline="", encoding="ascii") as f:
-                    f.write(text.getvalue())
-            except OSError:
-                if path.exists():
-                    os.truncate(path, size)
-                raise
-            del self.pending[name]
+                append(self.directory / name, self.pending[name].getvalue())
+            except OSError as err:
+                failed = failed or err
+            else:
+                del self.pending[name]
         self.size = 0
+        if failed:
+            raise failed
 
     def write_summary(self):
-        with open(self.directory / "summary.csv", "w", newline="", encoding="ascii") as f:
+        path = self.directory / "summary.csv"
+        with naming(path), open(path, "w", newline="", encoding="ascii") as f:
             writer = csv.writer(f)
             writer.writerow(Flow.SUMMARY)
             writer.writerows(flow.summary() for flow in self.flows)
+
+
+def append(path, text):
+    """All of it or, but for an error while that is taken back, none."""
+    size = path.stat().st_size if path.exists() else 0
+    with naming(path):
+        try:
+            with open(path, "a", newline="", encoding="ascii") as f:
+                f.write(text)
+        except OSError:
+            if path.exists():
+                os.truncate(path, size)
+            raise
 
 
 def csv_row(record):
@@ -428,6 +458,7 @@ class Source:
     WAITING = 512  # chunks that may wait to be sorted, 256 KiB each at most
 
     def __init__(self, path, recorded, duration):
+        self.path = path
         self.recorded = recorded
         self.duration = duration
         self.stopped = False
@@ -504,6 +535,7 @@ class Source:
                 continue
             except OSError as err:
                 if err.errno != errno.EIO or self.recorded:
+                    err.filename = str(self.path)
                     raise
                 data = b""
             if not data:
@@ -541,7 +573,9 @@ class Reader:
     def line(self, line):
         try:
             if line.startswith("# lost "):
-                self.lost += int(line.split(" ")[2])
+                if not LOST.fullmatch(line):
+                    raise ValueError("what is lost has no number")
+                self.lost += int(line[7:])
                 return
             if not line or line.startswith("#"):
                 return
@@ -679,7 +713,9 @@ def write_statistics(directory):
         text = STATISTICS.read_text(encoding="ascii")
     except OSError as err:
         text = f"# {STATISTICS}: {err.strerror}\n"
-    (directory / "statistics.txt").write_text(text, encoding="ascii")
+    path = directory / "statistics.txt"
+    with naming(path):
+        path.write_text(text, encoding="ascii")
 
 
 def main():
@@ -697,13 +733,14 @@ def main():
         for lines in source.chunks(raw):
             reader.take(lines)
             progress.tell(reader)
-    finally:  # whatever goes wrong, what was read is kept
+    finally:  # whatever goes wrong, also with one of these, what was read is kept
         progress.end()
-        reader.flows.flush()
-        reader.flows.write_summary()
-        if raw:
-            raw.close()
-            write_statistics(options.output)
+        with contextlib.ExitStack() as last:  # in the order of the file's lines, from below
+            if raw:
+                last.callback(write_statistics, options.output)
+                last.callback(raw.close)
+            last.callback(reader.flows.write_summary)
+            last.callback(reader.flows.flush)
     chatter = sys.stdout if options.format == "csv" else sys.stderr
     flows = reader.flows.flows
     print(table(flows), file=chatter)
@@ -718,12 +755,12 @@ def main():
 if __name__ == "__main__":
     try:
         main()
+        sys.stdout.flush()
     except Stop as stop:
         say(stop)
         sys.exit(stop.status)
-    except BrokenPipeError:  # whoever read our output has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
     except OSError as error:
-        say(f"{error.filename or PROBE}: {error.strerror}")
+        if not isinstance(error, BrokenPipeError):  # then whoever read our output has gone
+            say(f"{error.filename or 'standard output'}: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python would try once more
         sys.exit(1)

@@ -73,7 +73,7 @@ def test_csv_of_a_flow(tmp_path):
 def test_summary(tmp_path):
     """Against figures worked out by hand."""
     done = read_data(tmp_path, [
-        record(SETUP, 1, snd_nxt=1),
+        record(SETUP, 1, seq=2, snd_nxt=1),
         record(SEND, 1.5, length=1000, seq=1, snd_cwnd=10, srtt=80000),
         record(SEND, 1.6, length=1000, seq=1001, snd_cwnd=20, srtt=160000),
         record(TIMEOUT, 2, snd_cwnd=1, lost_out=2, srtt=160000),
@@ -158,6 +158,27 @@ def test_what_was_not_sampled_is_counted(tmp_path):
     (flow,) = summary(tmp_path)
     assert (flow["sent (B)"], flow["received (B)"]) == ("1000000", "20000")
     assert (flow["duration (s)"], flow["records"]) == ("4.0", "5")
+
+
+@pytest.mark.parametrize("received,lines", [
+    (1000000, [record(SETUP, 1, flags=0x12, seq=0, ack=1, snd_nxt=1)]),
+    (1000001, [record(SETUP, 1, seq=0, ack=1, snd_nxt=1)]),
+    (10000, [record(SETUP, 1, flags=0, seq=0, ack=990001, snd_nxt=1)]),
+    (20000, [record(SEND, 1, seq=1, ack=980001, snd_nxt=1)]),
+    (1000000, [record(SETUP, 0.5, flags=0x12, seq=0, ack=1, snd_nxt=1), record(SEND, 1, seq=1, ack=500001, snd_nxt=1)]),
+], ids=["client", "server", "restored", "joined late", "sampled late"])
+def test_where_the_peer_begins(tmp_path, received, lines):
+    """With full=0 a connection that only receives may have no more than its beginning and its end sampled."""
+    read_data(tmp_path, [*lines, record(DONE, 4, length=65535, ack=1000001, snd_nxt=1)])
+    assert [flow["received (B)"] for flow in summary(tmp_path)] == [str(received)]
+
+
+def test_a_lost_syn_is_no_byte(tmp_path):
+    """While a client has no answer its time-outs expect nothing of the peer: 0 is not where that begins."""
+    read_data(tmp_path, [record(SEND, 0, flags=2, seq=0, ack=0, snd_nxt=0), record(TIMEOUT, 1, flags=0, seq=0, ack=0, snd_nxt=1),
+                         record(SEND, 1, flags=2, seq=0, ack=0, snd_nxt=1), record(SETUP, 2, flags=0x12, seq=0, ack=1, snd_nxt=1),
+                         record(RECV, 3, length=1000, seq=1, ack=1, snd_nxt=1), record(DONE, 4, length=65535, seq=1, ack=1001, snd_nxt=1)])
+    assert [flow["received (B)"] for flow in summary(tmp_path)] == ["1000"]
 
 
 def test_a_fin_is_no_byte(tmp_path):
@@ -381,11 +402,37 @@ def test_a_fault_in_the_reading_thread_ends_it(tmp_path):
     assert done.returncode == 1 and "ZeroDivisionError" in done.stderr
 
 
+def limited(folder, lines, *args, blocks=8, to="/dev/null"):
+    """It may write files of so many KiB, and shows what it shows in one."""
+    (folder / "log").write_text("".join(line + "\n" for line in lines))
+    return subprocess.run(["bash", "-c", f"ulimit -f {blocks}; trap '' XFSZ; exec {sys.executable} {READ_DATA} --follow log {' '.join(args)} >{to}"],
+                          cwd=folder, text=True, capture_output=True, check=False)
+
+
 def test_a_full_disk_is_told(tmp_path):
-    (tmp_path / "log").write_text("".join(record(RECV, n) + "\n" for n in range(2000)))
-    done = subprocess.run(["sh", "-c", f"ulimit -f 8; trap '' XFSZ; exec {sys.executable} {READ_DATA} --follow log"],
-                          cwd=tmp_path, text=True, capture_output=True, check=False)
-    assert done.returncode == 1 and "File too large" in done.stderr and "Traceback" not in done.stderr
+    """And by which file; what is for others is in them, and so is the summary."""
+    many = [record(RECV, n) for n in range(2000)]
+    done = limited(tmp_path, [record(RECV, 1, sport=4999), *many, record(RECV, 2001, sport=5001)])
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "flow-0002_10.0.0.1_5000_10.0.0.2_80.csv: File too large" in done.stderr
+    sizes = {path.name[5:9]: path.stat().st_size for path in tmp_path.glob("output/flow-*.csv")}
+    assert sizes.keys() - {"0002"} == {"0001", "0003"} and sizes["0001"] and sizes["0003"] and not sizes.get("0002")
+    assert [flow["records"] for flow in summary(tmp_path)] == ["1", "2000", "1"]
+
+
+@pytest.mark.parametrize("args", [(), ("--json",), ("--format=tcp_probe",)], ids=str)
+@pytest.mark.parametrize("count", [1, 2000])
+def test_nowhere_to_show_it(tmp_path, args, count):
+    """What was read is in the files all the same."""
+    done = limited(tmp_path, [record(RECV, n) for n in range(count)], *args, blocks="unlimited", to="/dev/full")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, "read_data.py: standard output: No space left on device")
+    assert len(summary(tmp_path)) == 1 and "Traceback" not in done.stderr and "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize("lost", ["-5", "1_0", "x", "", " 5", "5 6"])
+def test_no_number_of_lost_records(tmp_path, lost):
+    done = read_data(tmp_path, [record(RECV, 1), f"# lost {lost}", "# lost 5"], status=1)
+    assert "line 2 is no record, what is lost has no number" in done.stderr and "1 records of 1 flows, 5 lost" in done.stdout
 
 
 def test_what_could_not_be_written_is_not_written_twice(tmp_path, monkeypatch):
