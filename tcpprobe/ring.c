@@ -3,8 +3,10 @@
  * ring.c - a ring of records per CPU: one producer (the CPU, interrupts off), one consumer (whoever
  * holds probe_read_mutex). No locks; @head and @tail count for ever and are the whole protocol.
  */
+#include <linux/delay.h>
 #include <linux/log2.h>
 #include <linux/mm.h>
+#include <linux/moduleparam.h>
 #include <linux/rcupdate.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -154,6 +156,7 @@ void probe_ring_put(struct probe_record *rec)
 	/* Pairs with the release of tail: the record there has been copied out. */
 	if (head - smp_load_acquire(&ring->tail) > rings->mask) {
 		__this_cpu_inc(probe_stats.ring_full);
+		smp_wmb(); /* who sees this sees the records before it */
 		WRITE_ONCE(ring->lost, ring->lost + 1);
 		return;
 	}
@@ -161,6 +164,22 @@ void probe_ring_put(struct probe_record *rec)
 	ring->records[head & rings->mask] = *rec;
 	smp_store_release(&ring->head, head + 1); /* the record is there */
 }
+
+#ifdef TEST_HOOKS
+static unsigned int hook_missing_ms;
+module_param(hook_missing_ms, uint, 0644);
+MODULE_PARM_DESC(hook_missing_ms, "for tests: ms between looking for what a ring has lost and for what is in it");
+
+static void hook_missing(void)
+{
+	if (hook_missing_ms)
+		msleep(hook_missing_ms);
+}
+#else
+static inline void hook_missing(void)
+{
+}
+#endif
 
 /* What is missing up to @lost, which readers are hereby told of. */
 static u64 ring_tell_lost(struct ring *ring, u64 lost)
@@ -180,6 +199,7 @@ static struct ring *rings_oldest(struct rings *rings, u64 *lost)
 	const struct probe_record *next, *first = NULL, *before;
 	struct ring *ring, *from;
 	bool empty, passed;
+	u64 missing;
 	int cpu;
 
 	do {
@@ -190,10 +210,14 @@ static struct ring *rings_oldest(struct rings *rings, u64 *lost)
 		passed = false;
 		for_each_possible_cpu(cpu) {
 			ring = rings->cpu[cpu];
+			missing = READ_ONCE(ring->lost);
+			hook_missing();
+			/* Pairs with the barrier before it: what was there when that was lost is seen. */
+			smp_rmb();
 			/* Pairs with the release of head: the record is there. */
 			if (smp_load_acquire(&ring->head) == ring->tail) {
 				/* Nothing is there to mark the place of what was lost last. */
-				*lost += ring_tell_lost(ring, READ_ONCE(ring->lost));
+				*lost += ring_tell_lost(ring, missing);
 				empty = true;
 				continue;
 			}

@@ -18,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, KO_DIR, UNLOAD_MAX, busy_for_a_second, least, rmmod, scaled, sh, sysctl
+from lib import DEBUG, HOOKS_DIR, KO_DIR, UNLOAD_MAX, busy_for_a_second, insmod, least, rmmod, scaled, sh, sysctl
 from records import DONE, FILE, PURGE, RECV, SEND, SETUP, STAT, SYSCTL, TIMEOUT, Connection, Trace, few_missed, parse, payload, samples
 
 # Kprobes are set and removed under traffic: see "CPUs in turns" in docs/vm.md.
@@ -216,6 +216,31 @@ def test_lost_records_are_told(probe):
         assert lost > 200 and later == 0 and more
         assert len(lines) + len(more) == seen["read"] and lost == seen["lost"]
         assert seen["taken"] == seen["read"] + seen["lost"] and seen["discarded"] == 0
+
+
+def test_lost_records_are_told_in_their_place(unloaded):
+    """A ring that was empty when a reader looked for what it had lost, and is full, and has lost some, when he looks for records:
+    those come first."""
+    insmod(HOOKS_DIR / "tcpprobe.ko", bufsize=16)
+    here = os.sched_getaffinity(0)
+    with Trace() as trace, Connection() as c:
+        trace.text()
+        os.sched_setaffinity(0, {0})
+        reader = threading.Thread(target=lambda: said.append(trace.text()))
+        said = []
+        Path("/sys/module/tcpprobe/parameters/hook_missing_ms").write_text("2000")
+        reader.start()
+        stack = Path(f"/proc/self/task/{reader.native_id}/stack")
+        while "msleep" not in stack.read_text():
+            time.sleep(0.01)
+        for _ in range(30):
+            c.send(b"x")
+        asleep = "msleep" in stack.read_text()
+        Path("/sys/module/tcpprobe/parameters/hook_missing_ms").write_text("0")
+        reader.join()
+        os.sched_setaffinity(0, here)
+        records, lost = said[0].split("# lost ")
+        assert asleep and records.count("\n") == 16 and int(lost.split()[0]) > 10
 
 
 def test_unread_records_are_counted(probe):
