@@ -21,8 +21,9 @@
 #include "drop.h"
 
 #define PAIR_TRIES 3 /* states that a connection can pass through while it is looked up */
-#define UNACCEPTED_TRIES 100 /* tenths of a millisecond that somebody may have one locked */
 #define CHAIN_TRIES 3 /* likewise, while a chain is walked through */
+#define UNACCEPTED_TRIES 100 /* tenths of a millisecond that somebody may have one locked */
+#define OWNERS_TRIES 10000 /* likewise, that all owners may whose sockets a line meets */
 #define WALK_BATCH 64 /* sockets held at a time while a table is walked */
 #define WALK_REST 1024 /* buckets between two offers of the CPU to others */
 
@@ -66,6 +67,7 @@ static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
  * @ifindex: bound to this interface; 0 for any and none
  * @totals: what came of it
  * @stop: set by others to end it early
+ * @patience: how often a socket may yet be found locked by its owner
  * @met: a socket was dropped, or a listener passed by
  * @cut: it did end early: nothing met is not all that there is
  */
@@ -75,6 +77,7 @@ struct search {
 	int ifindex;
 	struct drop_totals *totals;
 	const bool *stop;
+	unsigned int patience;
 	bool met;
 	bool cut;
 };
@@ -160,8 +163,40 @@ static int abort_unaccepted(struct sock *sk)
 	return err;
 }
 
+static bool must_stop(struct search *s)
+{
+	cond_resched();
+	s->cut = READ_ONCE(*s->stop) || fatal_signal_pending(current);
+	return s->cut;
+}
+
+/*
+ * An owner may keep its socket locked for as long as it likes: what it sends may be in memory that
+ * does not come. Whoever waits for a socket's lock cannot be killed, so this waits before, and not
+ * for ever. For the owner to be back by then there are a few instructions' time, at each try.
+ * Return: 0, or -EBUSY.
+ */
+static int wait_for_owner(struct sock *sk, struct search *s)
+{
+	bool owned;
+
+	for (;;) {
+		local_bh_disable();
+		bh_lock_sock(sk);
+		owned = sock_owned_by_user_nocheck(sk);
+		bh_unlock_sock(sk);
+		local_bh_enable();
+		if (!owned)
+			return 0;
+		if (!s->patience || must_stop(s))
+			return -EBUSY;
+		s->patience--;
+		usleep_range(100, 200);
+	}
+}
+
 /* Whoever has one locked that nobody has accepted is about to accept it, or looks at it. */
-static int abort_connection(struct sock *sk)
+static int abort_connection(struct sock *sk, struct search *s)
 {
 	unsigned int tries = UNACCEPTED_TRIES;
 	int err = -EBUSY;
@@ -172,7 +207,11 @@ static int abort_connection(struct sock *sk)
 		if (err == -EBUSY)
 			usleep_range(100, 200);
 	}
-	return err == -EBUSY || err == -EAGAIN ? compat_tcp_destroy(sk, ECONNABORTED) : err;
+	if (err != -EBUSY && err != -EAGAIN)
+		return err;
+	if (sk_fullsock(sk) && wait_for_owner(sk, s))
+		return -EBUSY;
+	return compat_tcp_destroy(sk, ECONNABORTED);
 }
 
 /*
@@ -195,7 +234,7 @@ static int drop_one(struct sock *sk, struct search *s)
 		err = 0;
 	} else {
 		hook_meant(sk);
-		err = abort_connection(sk);
+		err = abort_connection(sk, s);
 		sock_gen_put(sk);
 	}
 	if (!err) {
@@ -206,13 +245,6 @@ static int drop_one(struct sock *sk, struct search *s)
 }
 
 /* --- all that match --- */
-
-static bool must_stop(struct search *s)
-{
-	cond_resched();
-	s->cut = READ_ONCE(*s->stop) || fatal_signal_pending(current);
-	return s->cut;
-}
 
 static void walk_chain(struct search *s, struct hlist_nulls_head *chain, spinlock_t *lock)
 {
@@ -362,7 +394,8 @@ static struct sock *find_in_chain(const struct search *s)
 
 /*
  * Without an interface in the line: a socket bound to none, else one bound to any, which may be
- * gone, or have never been. With one: what is bound to none is found first, and not meant.
+ * gone, or have never been. Where the first is not meant, as it is in another state, or as the line
+ * has an interface, another one of the pair may be.
  */
 static struct sock *find_pair(const struct search *s)
 {
@@ -371,7 +404,7 @@ static struct sock *find_pair(const struct search *s)
 	rcu_read_lock();
 	sk = lookup(s);
 	rcu_read_unlock();
-	if (sk && s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex) {
+	if (sk && !is_meant(sk, s)) {
 		sock_gen_put(sk);
 		sk = NULL;
 	}
@@ -387,11 +420,13 @@ static void drop_pair(struct search *s)
 	unsigned int tries = PAIR_TRIES;
 	struct sock *sk;
 	bool request;
+	int err;
 
 	while (tries-- && (sk = find_pair(s))) {
 		hook_found();
 		request = is_request(sk);
-		if (!drop_one(sk, s) && !request)
+		err = drop_one(sk, s);
+		if (err ? err != -ENOENT : !request)
 			return;
 	}
 }
@@ -417,7 +452,13 @@ static int find_ifindex(struct net *net, const char *name)
 void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_totals *totals,
 		  const bool *stop)
 {
-	struct search s = { .net = net, .sel = sel, .totals = totals, .stop = stop };
+	struct search s = {
+		.net = net,
+		.sel = sel,
+		.totals = totals,
+		.stop = stop,
+		.patience = OWNERS_TRIES,
+	};
 
 	if (*sel->ifname) {
 		s.ifindex = find_ifindex(net, sel->ifname);

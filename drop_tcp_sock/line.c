@@ -319,12 +319,16 @@ static const struct {
 	{ "bucket", STATE(SYN_RECV) | STATE(TIME_WAIT) },
 };
 
+#define STATE_TEXT_MAX 32 /* with all the hyphens and underscores that anybody writes */
+
 static u32 read_state(struct span text)
 {
 	char word[sizeof(state_words[0].word)] = "";
 	size_t i, n = 0;
 	char c;
 
+	if (text.len > STATE_TEXT_MAX)
+		return 0;
 	for (i = 0; i < text.len; i++) {
 		c = text.s[i];
 		if (c == '-' || c == '_')

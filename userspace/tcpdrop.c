@@ -158,9 +158,21 @@ static unsigned int ifindex_of(const char *name)
 	return *end || value > INT_MAX ? 0 : value;
 }
 
-/* -l and -n: shows what @sel asks for. @skipped: listeners met that it does not name as such. */
+static void show_match(const struct found *f)
+{
+	if (!opt.list)
+		printf("would drop ");
+	print_found(f);
+}
+
+/*
+ * -l and -n: shows what @sel asks for; of a pair with -n the one that would be dropped, which is
+ * bound to no interface if there is such a one. @skipped: listeners met that it does not name as
+ * such.
+ */
 static bool show_matches(const struct drop_selector *sel, unsigned long *skipped)
 {
+	const struct found *first = NULL;
 	unsigned int ifindex = 0;
 	bool any = false;
 	size_t i;
@@ -182,11 +194,14 @@ static bool show_matches(const struct drop_selector *sel, unsigned long *skipped
 			(*skipped)++;
 			continue;
 		}
-		if (!opt.list)
-			printf("would drop ");
-		print_found(f);
 		any = true;
+		if (opt.list || !drop_is_pair(sel))
+			show_match(f);
+		else if (!first || (first->ifindex && !f->ifindex))
+			first = f;
 	}
+	if (first)
+		show_match(first);
 	return any;
 }
 

@@ -3,6 +3,7 @@
 between finding a pair's socket and dropping it long enough for that."""
 
 import contextlib
+import errno
 import random
 import socket
 import struct
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, HOOKS_DIR, insmod, rmmod, scaled, sysctl
+from lib import DEBUG, HOOKS_DIR, TCPDROP, insmod, rmmod, scaled, sh, sysctl
 from sockets import Pair, at_port, black_hole, gained, key_of, line_of, packet, wait_for, wait_state, walk, write
 
 WAIT_MS = 6000 if DEBUG else 2000
@@ -139,15 +140,15 @@ def test_fast_open(then):
             child.close()
 
 
-def repaired(device):
+def repaired(device, local="127.0.0.1", remote="127.0.0.1"):
     """A connection without a peer: as a checkpointed one is restored."""
     s = socket.socket()
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     s.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     if device:
         s.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
-    s.bind(("127.0.0.1", 7001))
-    s.connect(("127.0.0.1", 7002))
+    s.bind((local, 7001))
+    s.connect((remote, 7002))
     return s
 
 
@@ -160,3 +161,23 @@ def test_twins(name, dropped):
         assert gained() == {"requested": 1, "dropped": 1, "dropped_established": 1}
         state = {key: s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] for key, s in sockets.items()}
         assert {key for key, value in state.items() if value != 1} == {dropped}
+
+
+@pytest.mark.parametrize("state,dropped", [("syn-sent", "opening"), ("established", "bound"), ("", "opening")])
+def test_twins_in_two_states(state, dropped):
+    """TCP finds the one that is bound to no device first, which may be in another state than the line asks for. A dry run says
+    the same."""
+    with black_hole(), repaired(b"hole", "10.9.9.1", "198.51.100.7") as bound, socket.socket() as opening:
+        opening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opening.bind(("10.9.9.1", 7001))
+        opening.setblocking(False)
+        assert opening.connect_ex(("198.51.100.7", 7002)) == errno.EINPROGRESS
+        wait_for(lambda: {e.state for e in at_port(7001)} == {"established", "syn_sent"})
+        sockets = {"bound": bound, "opening": opening}
+        words = ["10.9.9.1:7001", "198.51.100.7:7002", *([state] if state else [])]
+        said = sh(TCPDROP, "-n", *words).stdout.splitlines()
+        assert len(said) == 1 and said[0].endswith({"opening": " syn-sent", "bound": " established"}[dropped]), said
+        write(" ".join(words) + "\n")
+        gone = {"opening": "dropped_syn_sent", "bound": "dropped_established"}[dropped]
+        assert gained() == {"requested": 1, "dropped": 1, gone: 1}
+        assert {key for key, s in sockets.items() if s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 7} == {dropped}

@@ -5,6 +5,8 @@ copy_to_user() and copy_from_user() wait here for a page that userfaultfd never 
 that does not answer."""
 
 import contextlib
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,17 +20,20 @@ FILES = {"kecho": "/proc/net/stat/kecho", "khttpd": "/proc/net/stat/khttpd", "dr
 PORTS = {"kecho": PORT, "khttpd": HTTP_PORT}
 # tcpprobe's are in the initial namespace alone.
 PROBE = "/proc/net/stat/tcpprobe_plus"
-# In the namespace that it is given, reads FILE, or writes to it, from a page that is never there.
+# In the namespace that it is given, reads FILE, or writes to it, from a page that is never there; or sends that to a port.
 KEPT = """
-import ctypes, fcntl, mmap, os, struct, sys
+import ctypes, fcntl, mmap, os, socket, struct, sys
 path, netns = sys.argv[1:]
 libc = ctypes.CDLL(None)
 home = os.open("/proc/self/ns/net", os.O_RDONLY)
 if netns:
     with open("/run/netns/" + netns) as f:
         assert libc.setns(f.fileno(), 0) == 0
-write = path.endswith("drop_tcp_sock")
-file = os.open(path.replace("/proc/net", "/proc/thread-self/net"), os.O_WRONLY if write else os.O_RDONLY)
+write = not path.startswith("/proc/net/stat")
+if path.isdigit():
+    file = socket.create_connection(("127.0.0.1", int(path))).detach()
+else:
+    file = os.open(path.replace("/proc/net", "/proc/thread-self/net"), os.O_WRONLY if write else os.O_RDONLY)
 assert libc.setns(home, 0) == 0  # of the namespace it has but the file
 page = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 faults = libc.syscall(323, os.O_CLOEXEC)
@@ -43,9 +48,9 @@ print("not kept", flush=True)
 
 
 @contextlib.contextmanager
-def kept(module, netns=""):
-    """Somebody who is in a call on the module's file."""
-    with subprocess.Popen([sys.executable, "-c", KEPT, FILES.get(module, PROBE), netns], stdout=subprocess.PIPE, text=True) as process:
+def kept(path, netns=""):
+    """Somebody who is in a call on the file, or who sends to the port."""
+    with subprocess.Popen([sys.executable, "-c", KEPT, path, netns], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "now\n"
             until(lambda: "userfault" in where(process), "not in the call")
@@ -60,11 +65,13 @@ def where(process):
     return "".join(Path(f"/proc/{process.pid}/{name}").read_text() for name in ("wchan", "stack") if Path(f"/proc/{process.pid}/{name}").exists())
 
 
-def ended(process):
-    """Its status; who does not end in time is killed."""
+def ended(process, holder=None):
+    """Its status; who does not end in time is killed, behind who may hold him up."""
     try:
         return process.wait(SECONDS)
     except subprocess.TimeoutExpired:
+        if holder:
+            holder.kill()
         process.kill()
         return "not ended"
 
@@ -84,7 +91,7 @@ def test_other_namespaces_go(module):
             ip(f"link add {netns}0 type veth peer name eth0 netns {netns}")  # which goes with it
         insmod(KO_DIR / f"{module}.ko", netns="kept")
         try:
-            with kept(module, "kept"):
+            with kept(FILES[module], "kept"):
                 for netns in ("kept", "other"):
                     sh("ip", "netns", "del", netns)
                 until(lambda: not there("other0"), "the other namespace does not go")
@@ -104,7 +111,7 @@ def test_namespaces_are_made_while_unloading_waits(module):
     insmod(KO_DIR / f"{module}.ko")
     port = PORTS.get(module)
     client = connect(port=port) if port else None
-    with client or contextlib.nullcontext(), kept(module) as process, subprocess.Popen(["rmmod", module]) as unloading:
+    with client or contextlib.nullcontext(), kept(FILES.get(module, PROBE)) as process, subprocess.Popen(["rmmod", module]) as unloading:
         until(lambda: "proc_" in where(unloading), "not waiting")
         try:
             if port:
@@ -119,3 +126,55 @@ def test_namespaces_are_made_while_unloading_waits(module):
             process.kill()
         assert ended(unloading) == 0
     assert not loaded(module)
+
+
+def counted():
+    """What drop_tcp_sock has, but for what is none."""
+    pairs = (line.split(" ", 1) for line in Path(FILES["drop_tcp_sock"]).read_text().splitlines()[1:])
+    return {name: int(value) for name, value in pairs if name != "last_malformed" and value != "0"}
+
+
+def dropping():
+    """Somebody who may be killed, and writes what he is sent to drop_tcp_sock."""
+    return subprocess.Popen(["tee", FILES["drop_tcp_sock"]], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+
+
+@pytest.mark.parametrize("by", ["pair", "selector"])
+def test_a_socket_that_its_owner_keeps_locked(unloaded, by):
+    """As one who is in send() does: it is passed by, and neither who drops it, nor the next line, nor unloading waits for him."""
+    insmod(KO_DIR / "drop_tcp_sock.ko")
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        server = "127.0.0.1:%d" % listener.getsockname()[1]
+        clients = [stack.enter_context(socket.create_connection(listener.getsockname()))]
+        stack.enter_context(listener.accept()[0])
+        with kept(server.split(":")[1]) as holder:
+            served, (_, port) = listener.accept()
+            stack.enter_context(served)
+            clients.append(stack.enter_context(socket.create_connection(listener.getsockname())))
+            lines = [f"127.0.0.1:{port} {server}"] + [f"127.0.0.1:{client.getsockname()[1]} {server}" for client in clients]
+            with dropping() as writer:
+                writer.stdin.write("\n".join([*lines, ""]) if by == "pair" else f"127.0.0.1:* {server} established\n")
+                writer.stdin.close()
+                assert ended(writer, holder) == 0
+            assert counted() == {"dropped": 2, "dropped_established": 2, **({"requested": 3, "not_found": 1} if by == "pair" else {"requested": 1})}
+            for client in clients:
+                with pytest.raises(ConnectionAbortedError):
+                    client.recv(1)
+            with subprocess.Popen(["rmmod", "drop_tcp_sock"]) as unloading:
+                assert ended(unloading, holder) == 0
+            served.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                served.recv(1)
+
+
+def test_who_waits_for_a_locked_socket_can_be_killed(unloaded):
+    insmod(KO_DIR / "drop_tcp_sock.ko")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        with kept(str(port)) as holder, dropping() as writer:
+            writer.stdin.write(f"127.0.0.1:* 127.0.0.1:{port} established\n" * 1000)
+            writer.stdin.flush()
+            until(lambda: "drop_sockets" in where(writer), "not dropping")
+            writer.kill()
+            assert ended(writer, holder) == -signal.SIGKILL
+            assert counted().get("dropped", 0) == 0
