@@ -110,8 +110,8 @@ static inline unsigned int ksrv_uint(const struct ksrv_uint *param)
  * @expired: the deadline of ksrv_conn_deadline() has passed; @kind is the one given there.
  *	Returns whether that was a time-out, to be counted under "timeouts"; or else it has set
  *	another deadline. NULL: the connection is ended by a reset. Pump context.
- * @timed_out: TCP has given up on a peer that did not acknowledge what was sent; see
- *	ksrv_conn_user_timeout(); or the core has, see ksrv_service.unread_timeout. The connection
+ * @timed_out: TCP has given up on a peer that did not acknowledge what was sent; or the core
+ *	has, see ksrv_conn_user_timeout() and ksrv_service.unread_timeout. The connection
  *	is being ended, and counted under "timeouts"; NULL: under "errors". Under the pump's lock.
  * @work: what was deferred, in process context; may sleep. Then @resume is called. May be NULL
  *	only in a protocol that never calls ksrv_conn_defer(), as kecho and khttpd are.
@@ -305,12 +305,13 @@ bool ksrv_conn_unacked(struct ksrv_conn *conn);
 unsigned long ksrv_conn_moved(struct ksrv_conn *conn);
 
 /**
- * ksrv_conn_user_timeout() - how long TCP waits for a peer that acknowledges nothing
+ * ksrv_conn_user_timeout() - how long to wait for a peer that acknowledges nothing
  * @conn: a connection, in pump context
  * @seconds: since it last acknowledged some of what was sent (RFC 5482), to within a second or
  *	so; more than KSRV_USER_TIMEOUT_MAX: as long as TCP waits by itself
  *
- * Also for what an orderly end has left to core TCP, when the connection is long freed.
+ * Then the connection is ended, and timed_out() called. Of what an orderly end has left to core
+ * TCP, when the connection is long freed, it is TCP's own user timeout.
  */
 void ksrv_conn_user_timeout(struct ksrv_conn *conn, unsigned int seconds);
 

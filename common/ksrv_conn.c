@@ -40,25 +40,28 @@ static void disinherit(struct ksrv_server *srv, struct sock *sk)
 /*
  * Puts our callbacks in. The pump's lock is held, so none runs before all are there. Return: false
  * if somebody else has the socket already, as a BPF sockmap, which takes one under the same lock.
+ * It may give it back under the callbacks' lock alone, and what it puts back are the listener's.
  */
 static bool attach(struct ksrv_conn *conn, struct sock *sk)
 {
-	if (unlikely(READ_ONCE(sk->sk_user_data)))
-		return false;
-	conn->data_ready = sk->sk_data_ready;
-	conn->write_space = sk->sk_write_space;
-	conn->state_change = sk->sk_state_change;
-	conn->error_report = sk->sk_error_report;
-	conn->allocation = sk->sk_allocation;
-	sk->sk_allocation = KSRV_GFP;
-	compat_sk_no_task_frag(sk);
 	write_lock(&sk->sk_callback_lock);
+	if (unlikely(sk->sk_user_data)) {
+		write_unlock(&sk->sk_callback_lock);
+		return false;
+	}
+	conn->data_ready = conn->srv->data_ready;
+	conn->write_space = sk->sk_write_space;
+	conn->state_change = conn->srv->state_change;
+	conn->error_report = sk->sk_error_report;
 	rcu_assign_sk_user_data(sk, conn);
 	sk->sk_data_ready = ksrv_data_ready;
 	sk->sk_write_space = ksrv_write_space;
 	sk->sk_state_change = ksrv_state_change;
 	sk->sk_error_report = ksrv_state_change;
 	write_unlock(&sk->sk_callback_lock);
+	conn->allocation = sk->sk_allocation;
+	sk->sk_allocation = KSRV_GFP;
+	compat_sk_no_task_frag(sk);
 	return true;
 }
 
@@ -111,6 +114,7 @@ static struct ksrv_conn *alloc_conn(struct ksrv_server *srv, struct socket *sock
 	INIT_WORK(&conn->release, release_work);
 	conn->stamp = jiffies;
 	conn->seen_una = tcp_sk(sock->sk)->snd_una;
+	conn->acked = jiffies;
 	return conn;
 }
 
@@ -251,6 +255,8 @@ static void close_orderly(struct ksrv_conn *conn)
 		lock_sock(sk);
 		if (sk->sk_state != TCP_CLOSE)
 			compat_sk_hold_net(sk);
+		/* Until now the sweep has seen to that. */
+		WRITE_ONCE(inet_csk(sk)->icsk_user_timeout, conn->user_timeout * MSEC_PER_SEC);
 		release_sock(sk);
 		put_net(net);
 	}

@@ -60,11 +60,15 @@ bool ksrv_hook_owned(void)
 	return due(&hook_owned, &calls);
 }
 
-bool ksrv_hook_send_fails(void)
+/* Where core TCP finds no memory it also has the queue hold less from then on. */
+bool ksrv_hook_send_fails(struct sock *sk)
 {
 	static atomic_t calls;
 
-	return due(&hook_send_fails, &calls);
+	if (!due(&hook_send_fails, &calls))
+		return false;
+	sk_stream_moderate_sndbuf(sk);
+	return true;
 }
 
 bool ksrv_hook_room_gone(void)

@@ -84,8 +84,8 @@ enum ksrv_counter {
  * struct ksrv_cpu - what each CPU has of its own
  * @counts: this CPU's part of each counter; bottom halves off
  * @frag: page that answers are copied into, lent to a socket for the time of a send; bottom
- *	halves off. Were it the socket's own, each connection would keep up to 32 KiB. See
- *	may_borrow() for those that get one all the same.
+ *	halves off. Were it the socket's own, each connection would keep one. See may_borrow()
+ *	for those that get one all the same.
  * @io: the part whose @worker serves this CPU: this one, unless the CPU was not online at load
  * @worker: I/O worker: thread that pumps the connections of @ready; NULL where there is none
  * @ready: connections for @worker, as they came; many producers, @worker is the one consumer
@@ -194,6 +194,8 @@ struct ksrv_server {
  * @stamp: jiffies when a byte last moved; written in the pump and, of one that the peer
  *	acknowledged, by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
+ * @acked: jiffies when the sweep last saw that the peer had acknowledged something, or all; its own
+ * @user_timeout: seconds of ksrv_conn_user_timeout(), 0 for none; written in the pump
  * @delayed: (pump) @later was queued once, and so may be now
  * @in_pump: (pump) the pump is running: write_space must not start it again
  * @blocked: (pump) a send fell short; input waits until there is room
@@ -228,6 +230,8 @@ struct ksrv_conn {
 	bool detached;
 	unsigned long stamp;
 	u32 seen_una;
+	unsigned long acked;
+	unsigned int user_timeout;
 	bool delayed;
 	bool in_pump;
 	bool blocked;
@@ -307,6 +311,7 @@ void ksrv_lock(struct sock *sk) __acquires(&sk->sk_lock.slock);
 void ksrv_unlock(struct sock *sk) __releases(&sk->sk_lock.slock);
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq);
 bool ksrv_pump_expired(struct ksrv_conn *conn);
+void ksrv_give_up(struct ksrv_conn *conn);
 void ksrv_queue_later(struct ksrv_conn *conn, unsigned long delay);
 int ksrv_io_worker(void *data);
 void ksrv_later_work(struct work_struct *work);
@@ -341,7 +346,7 @@ void ksrv_stat_uninit(struct ksrv_server *srv);
 /* ksrv_hooks.c: only in builds for the tests */
 #ifdef TEST_HOOKS
 bool ksrv_hook_owned(void);
-bool ksrv_hook_send_fails(void);
+bool ksrv_hook_send_fails(struct sock *sk);
 bool ksrv_hook_room_gone(void);
 bool ksrv_hook_accept_fails(void);
 bool ksrv_hook_unreadable(void);
@@ -353,7 +358,7 @@ static inline bool ksrv_hook_owned(void)
 	return false;
 }
 
-static inline bool ksrv_hook_send_fails(void)
+static inline bool ksrv_hook_send_fails(struct sock *sk)
 {
 	return false;
 }

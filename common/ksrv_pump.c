@@ -103,10 +103,7 @@ unsigned long ksrv_conn_moved(struct ksrv_conn *conn)
 
 void ksrv_conn_user_timeout(struct ksrv_conn *conn, unsigned int seconds)
 {
-	struct inet_connection_sock *icsk = inet_csk(conn->sock->sk);
-
-	if (seconds <= KSRV_USER_TIMEOUT_MAX)
-		WRITE_ONCE(icsk->icsk_user_timeout, seconds * MSEC_PER_SEC);
+	WRITE_ONCE(conn->user_timeout, seconds <= KSRV_USER_TIMEOUT_MAX ? seconds : 0);
 }
 
 void ksrv_conn_finish(struct ksrv_conn *conn)
@@ -170,8 +167,13 @@ static bool resume(struct ksrv_conn *conn)
 	return !err && !conn->unfinished;
 }
 
-/* The peer does not acknowledge what was sent. detach() counts it. */
-static void give_up(struct ksrv_conn *conn)
+/**
+ * ksrv_give_up() - end a connection whose peer does not acknowledge what was sent
+ * @conn: the connection; the pump's lock is held
+ *
+ * detach() counts it.
+ */
+void ksrv_give_up(struct ksrv_conn *conn)
 {
 	ksrv_conn_end(conn, conn->srv->svc->ops->timed_out ? KSRV_END_TIMEOUT : KSRV_END_ERROR);
 }
@@ -190,7 +192,7 @@ static void end_broken(struct ksrv_conn *conn, struct sock *sk)
 		break;
 	default:
 		/* Retransmissions timed out: ETIMEDOUT, or what ICMP had said meanwhile. */
-		give_up(conn);
+		ksrv_give_up(conn);
 	}
 }
 
@@ -289,7 +291,7 @@ static void expire_lingering(struct ksrv_conn *conn)
 	else if (!patience || passed < HZ * (unsigned long)ksrv_uint(patience))
 		ksrv_conn_deadline(conn, 1, 0);
 	else
-		give_up(conn);
+		ksrv_give_up(conn);
 }
 
 /* Brackets of every call of the protocol: what it asked for meanwhile is set going at the end. */

@@ -8,6 +8,8 @@
 
 #include "ksrv_impl.h"
 
+#define KSRV_FRAG_MIN 32 /* bytes; with less left of a page core TCP takes another one */
+
 #ifdef CONFIG_HIGHMEM
 #error "input is read in place: a kernel with highmem is not supported"
 #endif
@@ -61,6 +63,33 @@ void ksrv_drop_page(struct sock *sk)
 }
 
 /*
+ * Sees to it that @len bytes fit into what is left of @frag, by another page if need be: a single
+ * one, as a peer who does not acknowledge the few bytes of an answer pins all of it, and core TCP
+ * would take eight. Nor is more of a page left over than an answer has. What is longer than a
+ * page core TCP finds room for. Return: false if there is no memory.
+ */
+static bool provide_page(struct page_frag *frag, size_t len)
+{
+	if (unlikely(len > PAGE_SIZE))
+		return true;
+	len = max_t(size_t, len, KSRV_FRAG_MIN);
+	if (likely(frag->page && frag->size == PAGE_SIZE)) {
+		if (likely(frag->offset + len <= PAGE_SIZE))
+			return true;
+		if (page_ref_count(frag->page) == 1) {
+			frag->offset = 0;
+			return true;
+		}
+	}
+	if (frag->page)
+		put_page(frag->page);
+	frag->page = alloc_page(KSRV_GFP | __GFP_NOWARN);
+	frag->offset = 0;
+	frag->size = PAGE_SIZE;
+	return frag->page;
+}
+
+/*
  * Whether an answer may be copied into this CPU's page. Every page that has some of a connection's
  * bytes is pinned by them, and the send queue's limit counts bytes: as many pages as there are
  * answers, if other connections use up the CPU's in between. So a connection whose bytes are all
@@ -93,7 +122,10 @@ static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, siz
 	borrow = may_borrow(conn, sk, frag);
 	if (likely(borrow))
 		swap(sk->sk_frag, *frag);
-	sent = ksrv_hook_send_fails() ? -EAGAIN : tcp_sendmsg_locked(sk, &msg, len);
+	if (unlikely(!provide_page(&sk->sk_frag, len) || ksrv_hook_send_fails(sk)))
+		sent = -EAGAIN;
+	else
+		sent = tcp_sendmsg_locked(sk, &msg, len);
 	if (likely(borrow)) {
 		swap(sk->sk_frag, *frag);
 		if (!conn->borrowed)
@@ -112,7 +144,10 @@ static int send_pages(struct ksrv_conn *conn, struct bio_vec *pages, size_t n, s
 	lockdep_assert_held(&sk->sk_lock.slock);
 	if (conn->blocked)
 		return 0;
-	sent = ksrv_hook_send_fails() ? -EAGAIN : compat_tcp_send_pages(sk, pages, n, len, more);
+	if (unlikely(ksrv_hook_send_fails(sk)))
+		sent = -EAGAIN;
+	else
+		sent = compat_tcp_send_pages(sk, pages, n, len, more);
 	if (sent > 0)
 		ksrv_hook_shared(sent);
 	return account(conn, sent, len);
@@ -224,12 +259,14 @@ void ksrv_input_skip(struct ksrv_input *in, size_t len)
  * has acknowledged it, and all of a compound page with it, where the send queue's limit counts
  * the bytes sent: only what fills half of what it pins is worth that. On a route that cannot
  * gather (IPsec over a device that cannot) core TCP would copy, into memory that the socket
- * keeps.
+ * keeps. And a client on this machine may send pages that are a file's or its own (sendfile(),
+ * vmsplice()), and, once all has been read and answered, write to them: those have a mapping.
  */
 static bool worth_sharing(const struct sock *sk, const struct piece *piece)
 {
 	return piece->len >= KSRV_SHARE_MIN && piece->page && (sk->sk_route_caps & NETIF_F_SG) &&
-	       sendpage_ok(piece->page) && 2 * piece->len >= page_size(compound_head(piece->page));
+	       sendpage_ok(piece->page) && !compound_head(piece->page)->mapping &&
+	       2 * piece->len >= page_size(compound_head(piece->page));
 }
 
 /*
@@ -245,7 +282,7 @@ static int send_run(struct ksrv_conn *conn, struct ksrv_input *in, size_t off, s
 	} vec;
 	const struct sock *sk = conn->sock->sk;
 	struct piece piece;
-	bool shared = false;
+	bool shared = false, more;
 	unsigned int n = 0;
 
 	*run = 0;
@@ -267,8 +304,10 @@ static int send_run(struct ksrv_conn *conn, struct ksrv_input *in, size_t off, s
 						       .iov_len = piece.len };
 		*run += piece.len;
 	}
-	return shared ? send_pages(conn, vec.page, n, *run, *run < len)
-		      : send_pieces(conn, vec.copy, n, *run, *run < len);
+	/* If there is no memory for what follows, only an ACK pushes what is held back for it. */
+	more = *run < len && tcp_sk(sk)->packets_out;
+	return shared ? send_pages(conn, vec.page, n, *run, more)
+		      : send_pieces(conn, vec.copy, n, *run, more);
 }
 
 /* Input of many pieces, or large ones. Apart, as the kernel zeroes such arrays at every call. */

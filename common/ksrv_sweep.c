@@ -22,33 +22,30 @@ static void take_page(struct sock *sk)
 	local_bh_enable();
 }
 
-/*
- * A byte that the peer has acknowledged has moved as well: a slow reader is not idle. While a
- * window is shut, TCP counts its user timeout from the first probe on, also past acknowledged data,
- * until what waits first fits into the window as a whole: it counts from the data again.
- */
+/* A byte that the peer has acknowledged has moved as well: a slow reader is not idle. */
 static void look_at_acks(struct ksrv_conn *conn)
 {
-	struct sock *sk = conn->sock->sk;
-	struct inet_connection_sock *icsk = inet_csk(sk);
-	u32 una = READ_ONCE(tcp_sk(sk)->snd_una);
+	const struct tcp_sock *tp = tcp_sk(conn->sock->sk);
+	u32 una = READ_ONCE(tp->snd_una);
 
-	if (una == conn->seen_una)
-		return;
-	WRITE_ONCE(conn->stamp, jiffies);
-	if (!READ_ONCE(icsk->icsk_user_timeout)) {
+	if (una != conn->seen_una) {
 		conn->seen_una = una;
-		return;
+		WRITE_ONCE(conn->stamp, jiffies);
+		conn->acked = jiffies;
+	} else if (una == READ_ONCE(tp->write_seq)) {
+		conn->acked = jiffies;
 	}
-	local_bh_disable();
-	bh_lock_sock(sk);
-	/* Of an owned socket the next sweep sees the same. */
-	if (!sock_owned_by_user(sk)) {
-		icsk->icsk_probes_tstamp = 0;
-		conn->seen_una = una;
-	}
-	bh_unlock_sock(sk);
-	local_bh_enable();
+}
+
+/*
+ * TCP's own user timeout goes by when a loss began, or a window was shut, also past what has been
+ * acknowledged since; here it goes by that.
+ */
+static bool is_deaf(const struct ksrv_conn *conn)
+{
+	unsigned long timeout = READ_ONCE(conn->user_timeout);
+
+	return timeout && time_after(jiffies, conn->acked + timeout * HZ);
 }
 
 static bool is_idle(const struct ksrv_conn *conn, unsigned int timeout)
@@ -70,22 +67,36 @@ static bool has_input_left(const struct ksrv_conn *conn)
 	       !skb_queue_empty(&conn->sock->sk->sk_receive_queue);
 }
 
-/*
- * Tells the protocol, under the pump's lock. An owned socket waits for the next sweep. What has
- * come and waits for a worker came in time.
- */
-static void expire(struct ksrv_server *srv, struct ksrv_conn *conn)
+/* What is due, with @timeout the idle_timeout, 0 for none. The pump's lock is held. */
+static void judge(struct ksrv_server *srv, struct ksrv_conn *conn, unsigned int timeout)
+{
+	bool late = is_due(conn) || (timeout && is_idle(conn, timeout));
+
+	/* What has come and waits for a worker came in time. */
+	if (late)
+		ksrv_pump(conn, false);
+	if (conn->flags & BIT(KSRV_C_DYING))
+		return;
+	look_at_acks(conn);
+	if (is_deaf(conn))
+		ksrv_give_up(conn);
+	else if (!late || has_input_left(conn))
+		return;
+	else if (!conn->flags && is_due(conn) && ksrv_pump_expired(conn))
+		ksrv_count(srv, KSRV_TIMEOUTS, 1);
+	else if (timeout && is_idle(conn, timeout) && ksrv_conn_end(conn, KSRV_END_RESET))
+		ksrv_count(srv, KSRV_TIMEOUTS, 1);
+}
+
+/* An owned socket waits for the next sweep. */
+static void look_at(struct ksrv_server *srv, struct ksrv_conn *conn, unsigned int timeout)
 {
 	struct sock *sk = conn->sock->sk;
 
 	local_bh_disable();
 	bh_lock_sock(sk);
-	if (!sock_owned_by_user(sk)) {
-		ksrv_pump(conn, false);
-		if (!conn->flags && is_due(conn) && !has_input_left(conn) &&
-		    ksrv_pump_expired(conn))
-			ksrv_count(srv, KSRV_TIMEOUTS, 1);
-	}
+	if (!sock_owned_by_user(sk))
+		judge(srv, conn, timeout);
 	bh_unlock_sock(sk);
 	local_bh_enable();
 }
@@ -109,10 +120,8 @@ void ksrv_sweep_work(struct work_struct *work)
 		look_at_acks(conn);
 		if (READ_ONCE(conn->sock->sk->sk_frag.page))
 			take_page(conn->sock->sk);
-		if (is_due(conn))
-			expire(srv, conn);
-		if (timeout && is_idle(conn, timeout) && ksrv_conn_end(conn, KSRV_END_RESET))
-			ksrv_count_bh(srv, KSRV_TIMEOUTS);
+		if (is_due(conn) || is_deaf(conn) || (timeout && is_idle(conn, timeout)))
+			look_at(srv, conn, timeout);
 	}
 	mutex_unlock(&srv->conns_mutex);
 	if (atomic_read(&srv->active))

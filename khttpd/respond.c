@@ -126,13 +126,14 @@ static int flush(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *
 
 /*
  * Makes room for one more answer, before what asks for it is read. A byte stays: if nothing does
- * ask for one, it pushes what TCP holds back for more.
+ * ask for one, it pushes what TCP holds back for more. That is only what an ACK would push too, if
+ * there is no memory for that byte.
  */
 static int make_room(struct ksrv_conn *conn, struct http_conn *hc, struct http_cpu *cpu)
 {
 	if (likely(cpu->fill + ANSWER_MAX <= BATCH_SIZE))
 		return 0;
-	return flush(conn, hc, cpu, 1, true);
+	return flush(conn, hc, cpu, 1, ksrv_conn_unacked(conn));
 }
 
 /* Where an answer goes. One for which nobody made room may cost those before it, not memory. */
@@ -258,7 +259,7 @@ static void respond_open(struct ksrv_conn *conn)
 	hc->idle_since = jiffies;
 	ksrv_conn_deadline(conn, ksrv_uint(respond_params.keepalive_timeout), PHASE_IDLE);
 	/*
-	 * Our own deadline begins anew with each request: TCP gives up on a client that goes on
+	 * Our own deadline begins anew with each request: this one is for a client that goes on
 	 * asking and never reads.
 	 */
 	ksrv_conn_user_timeout(conn, ksrv_uint(respond_params.request_timeout) + TCP_SLACK);

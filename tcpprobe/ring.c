@@ -168,7 +168,7 @@ void probe_ring_put(struct probe_record *rec)
 #ifdef TEST_HOOKS
 static unsigned int hook_missing_ms;
 module_param(hook_missing_ms, uint, 0644);
-MODULE_PARM_DESC(hook_missing_ms, "for tests: ms between looking for what a ring has lost and for what is in it");
+MODULE_PARM_DESC(hook_missing_ms, "for tests: ms between looks for the lost and for records");
 
 static void hook_missing(void)
 {
@@ -212,7 +212,7 @@ static struct ring *rings_oldest(struct rings *rings, u64 *lost)
 			ring = rings->cpu[cpu];
 			missing = READ_ONCE(ring->lost);
 			hook_missing();
-			/* Pairs with the barrier before it: what was there when that was lost is seen. */
+			/* Pairs with the producer's: what was there when that was lost is seen. */
 			smp_rmb();
 			/* Pairs with the release of head: the record is there. */
 			if (smp_load_acquire(&ring->head) == ring->tail) {

@@ -253,6 +253,35 @@ def shut(port, data=b""):
 
 
 @contextlib.contextmanager
+def black_hole():
+    """A device that swallows all, with 10.9.9.1 on it and 198.51.100.0/24 behind it."""
+    ip("link add hole type dummy", "addr add 10.9.9.1/24 dev hole", "link set hole up", "route add 198.51.100.0/24 dev hole")
+    try:
+        yield
+    finally:
+        ip("link del hole")
+
+
+def checksum(data):
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total >> 16:
+        total = (total & 0xffff) + (total >> 16)
+    return ~total & 0xffff
+
+
+def packet(source, sport, dest, dport, *, seq, ack=0, flags, data=b""):
+    """Sends a TCP segment, of an even number of bytes, from an address that need not be ours; flags of "S" and "A"."""
+    bits = 2 * ("S" in flags) | 16 * ("A" in flags)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(dest) + struct.pack("!HH", 6, 20 + len(data))
+    tcp = struct.pack("!HHIIBBHHH", sport, dport, seq, ack & 0xffffffff, 5 << 4, bits, 64240, 0, 0) + data
+    tcp = tcp[:16] + struct.pack("!H", checksum(pseudo + tcp)) + tcp[18:]
+    ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(tcp), 1, 0, 64, 6, 0, socket.inet_aton(source),
+                     socket.inet_aton(dest))
+    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        raw.sendto(ip + tcp, (dest, 0))
+
+
+@contextlib.contextmanager
 def connections(count):
     """So many, over loopback: those who asked; those who served, each in its peer's place, as they may come in another order;
     where the listener is."""

@@ -12,8 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, HOOKS_DIR, TCPDROP, insmod, rmmod, scaled, sh, sysctl
-from sockets import Pair, at_port, black_hole, gained, key_of, line_of, packet, wait_for, wait_state, walk, write
+from lib import DEBUG, HOOKS_DIR, TCPDROP, black_hole, insmod, packet, rmmod, scaled, sh, sysctl
+from sockets import Pair, at_port, gained, key_of, line_of, wait_for, wait_state, walk, write
 
 WAIT_MS = 6000 if DEBUG else 2000
 TCP_REPAIR = 19

@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-from lib import TCPDROP, in_netns, ip, network_namespace, receive, sh
-from sockets import (Pair, at_port, black_hole, gained, key_of, line_of, packet, time_wait, totals, wait_for, wait_state,
+from lib import TCPDROP, black_hole, in_netns, ip, network_namespace, packet, receive, sh
+from sockets import (Pair, at_port, gained, key_of, line_of, time_wait, totals, wait_for, wait_state,
                      walk, write)
 
 HOSTS = ["127.0.0.1", "::1"]

@@ -3,15 +3,20 @@
 what would pin much more than it fills is copied."""
 
 import contextlib
+import ctypes
+import fcntl
+import mmap
+import os
 import random
 import socket
 import struct
+import termios
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, PORT, available_memory, connect, in_netns, ip, least, network_namespace, receive, scaled, sh
+from lib import DEBUG, LIBC, PORT, available_memory, connect, in_netns, ip, least, network_namespace, receive, scaled, sh
 
 SO_SNDBUFFORCE = 32
 
@@ -77,6 +82,32 @@ def test_pages_of_a_file(kecho, tmp_path):
         assert receive(s, len(data) - 100) == data[100:]
         sender.join()
     print(f"{shared(kecho)} of {len(data)} bytes")  # none, where the file lies in large folios
+
+
+def test_pages_that_are_written_to(kecho, tmp_path):
+    """By who sent them by sendfile() or vmsplice(): not before all was read, and answered, but before he has read that."""
+    size = 8 * mmap.PAGESIZE
+    read_end, write_end = os.pipe()
+    own = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with open(tmp_path / "file", "w+b") as f, connect() as s:
+        for way in ("sendfile", "vmsplice"):
+            f.seek(0)
+            f.write(b"A" * size)
+            f.flush()
+            own[:] = b"A" * size
+            if way == "sendfile":
+                assert os.sendfile(s.fileno(), f.fileno(), 0, size) == size
+            else:
+                piece = struct.pack("QQ", ctypes.addressof(ctypes.c_char.from_buffer(own)), size)
+                assert LIBC.vmsplice(write_end, piece, 1, 0) == size
+                assert LIBC.splice(read_end, None, s.fileno(), None, size, 0) == size
+            while struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0] < size:
+                time.sleep(0.01)
+            os.pwrite(f.fileno(), b"B" * size, 0)
+            own[:] = b"B" * size
+            assert receive(s, size) == b"A" * size, way
+    os.close(read_end)
+    os.close(write_end)
 
 
 @pytest.mark.parametrize("every", [2, 3, 7])

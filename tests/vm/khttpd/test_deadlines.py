@@ -13,7 +13,7 @@ import time
 import pytest
 from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import MAX_HEADER, chunked, filled, get, sized
-from lib import DEBUG, connected, in_netns, ip, modes, network_namespace, on_one_cpu, receive, scaled, sh, shut, slabs, sysctl
+from lib import DEBUG, black_hole, connected, in_netns, ip, modes, network_namespace, on_one_cpu, packet, receive, scaled, sh, shut, slabs, sysctl
 
 GET = get()
 KINDS = ("header", "body", "keepalive", "response")
@@ -254,6 +254,34 @@ def test_asking_on_gains_no_time(load, icmp):
         assert not icmp or sent
     assert timeouts(khttpd) == {"response": 1}
     assert khttpd.stat("errors") == 0
+
+
+@modes("fast")
+def test_who_acknowledges_little_is_not_given_up(load):
+    """A client that loses much acknowledges a segment now and then, which is all one loss to TCP: its own user timeout, of four
+    seconds here, would be over. One who then acknowledges nothing is given up after as long."""
+    khttpd = load("khttpd", request_timeout=2)
+    with black_hole(), socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)) as wire:
+        wire.bind(("hole", 3))
+        wire.settimeout(20)
+        ends = "198.51.100.7", 5555, "10.9.9.1", HTTP_PORT
+        packet(*ends, seq=1000, flags="S")
+        while (answer := wire.recv(2048))[0] >> 4 != 4:  # IPv6 talks of itself
+            pass
+        acked = struct.unpack_from("!I", answer, 4 * (answer[0] & 15) + 4)[0] + 1
+        requests = GET * 50
+        packet(*ends, seq=1001, ack=acked, flags="A", data=requests)
+        khttpd.wait("requests", 50)
+        began = time.monotonic()
+        while time.monotonic() < began + 8:
+            time.sleep(1)
+            acked += 536
+            packet(*ends, seq=1001 + len(requests), ack=acked, flags="A")
+        assert khttpd.stat("active") == 1
+        began = time.monotonic()
+        khttpd.wait("active", 0)
+        within(began, 2, 5)
+    assert timeouts(khttpd) == {"response": 1} and khttpd.stat("errors") == 0
 
 
 @modes("fast")

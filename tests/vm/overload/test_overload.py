@@ -209,3 +209,29 @@ def test_a_page_for_each_answer(servers, port):
         more = kernel_memory() - before
         print(f"{rounds} answers of {size * len(little) // len(much)} bytes: {more >> 10} KiB more")
         assert more < 6 << 20
+
+
+@pytest.mark.parametrize("port", [PORT, HTTP_PORT])
+@modes("fast")
+def test_a_page_for_each_client(servers, port):
+    """Many who take nothing ask for a little each; between, the rest of the page is used up that the answer was copied into. That
+    pins a page for each, and no more: TCP's own way would be eight of them in one piece."""
+    servers[1].set("request_timeout", 600)
+    count = scaled(200, 10)
+    little, much, first = (b"y", b"z" * 1900, b"x" * 8192) if port == PORT else (GET, GET * 12, GET * 60)
+    with on_one_cpu(), contextlib.ExitStack() as stack:
+        busy = stack.enter_context(connect(port=port, timeout=60))
+        waiting = [stack.enter_context(shut(port, first)) for _ in range(count)]
+        for s in (busy, *waiting):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        busy.sendall(little)
+        size = len(busy.recv(4096)) * len(much) // len(little)  # of much's answer
+        before = kernel_memory()
+        for s in waiting:
+            s.sendall(little)
+            for _ in range(34000 // size + 1):  # 32 KiB
+                busy.sendall(much)
+                receive(busy, size)
+        more = kernel_memory() - before
+        print(f"{count} answers to as many: {more >> 10} KiB more")
+        assert more < count * 16384
