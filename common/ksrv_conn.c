@@ -256,7 +256,9 @@ static void close_orderly(struct ksrv_conn *conn)
 		if (sk->sk_state != TCP_CLOSE)
 			compat_sk_hold_net(sk);
 		/* Until now the sweep has seen to that. */
-		WRITE_ONCE(inet_csk(sk)->icsk_user_timeout, conn->user_timeout * MSEC_PER_SEC);
+		if (conn->user_timeout)
+			WRITE_ONCE(inet_csk(sk)->icsk_user_timeout,
+				   conn->user_timeout * MSEC_PER_SEC);
 		release_sock(sk);
 		put_net(net);
 	}
