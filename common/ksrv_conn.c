@@ -241,6 +241,20 @@ void ksrv_conn_leave(struct ksrv_conn *conn)
 }
 
 /*
+ * Until now the sweep has seen to that. TCP may have counted meanwhile: since the first probe of a
+ * window that was shut, which begins anew, or since a loss, which then has TCP's own bounds.
+ */
+static void set_user_timeout(const struct ksrv_conn *conn, struct sock *sk)
+{
+	struct inet_connection_sock *icsk = inet_csk(sk);
+
+	if (!conn->user_timeout || tcp_sk(sk)->retrans_stamp)
+		return;
+	icsk->icsk_probes_tstamp = 0;
+	WRITE_ONCE(icsk->icsk_user_timeout, conn->user_timeout * MSEC_PER_SEC);
+}
+
+/*
  * Leaves the rest of an orderly end to core TCP: what is queued, then FIN, retransmitted as long
  * as it takes. Core TCP does so only for a socket that holds its namespace.
  */
@@ -255,10 +269,7 @@ static void close_orderly(struct ksrv_conn *conn)
 		lock_sock(sk);
 		if (sk->sk_state != TCP_CLOSE)
 			compat_sk_hold_net(sk);
-		/* Until now the sweep has seen to that. */
-		if (conn->user_timeout)
-			WRITE_ONCE(inet_csk(sk)->icsk_user_timeout,
-				   conn->user_timeout * MSEC_PER_SEC);
+		set_user_timeout(conn, sk);
 		release_sock(sk);
 		put_net(net);
 	}

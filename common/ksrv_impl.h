@@ -194,7 +194,9 @@ struct ksrv_server {
  * @stamp: jiffies when a byte last moved; written in the pump and, of one that the peer
  *	acknowledged, by the sweep
  * @seen_una: snd_una at the last sweep; the sweep's own
- * @acked: jiffies when the sweep last saw that the peer had acknowledged something, or all; its own
+ * @unacked: whether something was yet to be acknowledged at the last sweep; the sweep's own
+ * @acked: jiffies when the sweep last saw that the peer had acknowledged something, or all, or that
+ *	something had been sent since; its own
  * @user_timeout: seconds of ksrv_conn_user_timeout(), 0 for none; written in the pump
  * @delayed: (pump) @later was queued once, and so may be now
  * @in_pump: (pump) the pump is running: write_space must not start it again
@@ -230,6 +232,7 @@ struct ksrv_conn {
 	bool detached;
 	unsigned long stamp;
 	u32 seen_una;
+	bool unacked;
 	unsigned long acked;
 	unsigned int user_timeout;
 	bool delayed;

@@ -62,31 +62,39 @@ void ksrv_drop_page(struct sock *sk)
 	sk->sk_frag.page = NULL;
 }
 
-/*
- * Sees to it that @len bytes fit into what is left of @frag, by another page if need be: a single
- * one, as a peer who does not acknowledge the few bytes of an answer pins all of it, and core TCP
- * would take eight. Nor is more of a page left over than an answer has. What is longer than a
- * page core TCP finds room for. Return: false if there is no memory.
- */
-static bool provide_page(struct page_frag *frag, size_t len)
+/* A single page: a peer who does not acknowledge the few bytes of an answer pins all of it. */
+static bool new_page(struct page_frag *frag)
 {
-	if (unlikely(len > PAGE_SIZE))
-		return true;
-	len = max_t(size_t, len, KSRV_FRAG_MIN);
-	if (likely(frag->page && frag->size == PAGE_SIZE)) {
-		if (likely(frag->offset + len <= PAGE_SIZE))
-			return true;
-		if (page_ref_count(frag->page) == 1) {
-			frag->offset = 0;
-			return true;
-		}
-	}
 	if (frag->page)
 		put_page(frag->page);
 	frag->page = alloc_page(KSRV_GFP | __GFP_NOWARN);
 	frag->offset = 0;
 	frag->size = PAGE_SIZE;
 	return frag->page;
+}
+
+/*
+ * Before @len bytes are copied into @frag: sees to it that few of them get another page, where what
+ * is left of this one will not do, before core TCP takes eight in one piece. Of the CPU's page, not
+ * @own, what is left over is for others; but a connection's own are filled, or their bytes would
+ * pin many times as many: little of a single one is left over, and nothing of what core TCP took.
+ * Return: false if there is no memory.
+ */
+static bool provide_page(struct page_frag *frag, size_t len, bool own)
+{
+	bool single = frag->size == PAGE_SIZE;
+
+	/* Core TCP may cut them anywhere, and takes another page where less than that is left. */
+	len += KSRV_FRAG_MIN - 1;
+	if (unlikely(len > (own ? PAGE_SIZE / 4 : PAGE_SIZE)))
+		return true;
+	if (unlikely(!frag->page || !(single || own)))
+		return new_page(frag);
+	if (unlikely(page_ref_count(frag->page) == 1))
+		frag->offset = 0;
+	if (likely(frag->offset + (single ? len : KSRV_FRAG_MIN) <= frag->size))
+		return true;
+	return new_page(frag);
 }
 
 /*
@@ -122,7 +130,7 @@ static int send_pieces(struct ksrv_conn *conn, struct kvec *piece, size_t n, siz
 	borrow = may_borrow(conn, sk, frag);
 	if (likely(borrow))
 		swap(sk->sk_frag, *frag);
-	if (unlikely(!provide_page(&sk->sk_frag, len) || ksrv_hook_send_fails(sk)))
+	if (unlikely(!provide_page(&sk->sk_frag, len, !borrow) || ksrv_hook_send_fails(sk)))
 		sent = -EAGAIN;
 	else
 		sent = tcp_sendmsg_locked(sk, &msg, len);

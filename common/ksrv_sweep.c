@@ -27,14 +27,15 @@ static void look_at_acks(struct ksrv_conn *conn)
 {
 	const struct tcp_sock *tp = tcp_sk(conn->sock->sk);
 	u32 una = READ_ONCE(tp->snd_una);
+	bool unacked = una != READ_ONCE(tp->write_seq);
 
-	if (una != conn->seen_una) {
-		conn->seen_una = una;
+	if (una != conn->seen_una)
 		WRITE_ONCE(conn->stamp, jiffies);
+	/* The last sweep may be long ago: what was sent since has its time from now on. */
+	if (una != conn->seen_una || !unacked || !conn->unacked)
 		conn->acked = jiffies;
-	} else if (una == READ_ONCE(tp->write_seq)) {
-		conn->acked = jiffies;
-	}
+	conn->seen_una = una;
+	conn->unacked = unacked;
 }
 
 /*

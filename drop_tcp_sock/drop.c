@@ -23,7 +23,8 @@
 #define PAIR_TRIES 3 /* states that a connection can pass through while it is looked up */
 #define CHAIN_TRIES 3 /* likewise, while a chain is walked through */
 #define UNACCEPTED_TRIES 100 /* tenths of a millisecond that somebody may have one locked */
-#define OWNERS_TRIES 10000 /* likewise, that all owners may whose sockets a line meets */
+#define OWNER_MS 10 /* that its owner may keep one locked */
+#define OWNERS_MS 1000 /* and that all may beyond that, whose sockets a line meets */
 #define WALK_BATCH 64 /* sockets held at a time while a table is walked */
 #define WALK_REST 1024 /* buckets between two offers of the CPU to others */
 
@@ -67,7 +68,7 @@ static void tuple_of(const struct sock *sk, struct drop_tuple *tuple)
  * @ifindex: bound to this interface; 0 for any and none
  * @totals: what came of it
  * @stop: set by others to end it early
- * @patience: how often a socket may yet be found locked by its owner
+ * @patience: jiffies that owners may yet be waited for
  * @met: a socket was dropped, or a listener passed by
  * @cut: it did end early: nothing met is not all that there is
  */
@@ -77,7 +78,7 @@ struct search {
 	int ifindex;
 	struct drop_totals *totals;
 	const bool *stop;
-	unsigned int patience;
+	unsigned long patience;
 	bool met;
 	bool cut;
 };
@@ -170,29 +171,40 @@ static bool must_stop(struct search *s)
 	return s->cut;
 }
 
+static bool is_owned(struct sock *sk)
+{
+	bool owned;
+
+	local_bh_disable();
+	bh_lock_sock(sk);
+	owned = sock_owned_by_user_nocheck(sk);
+	bh_unlock_sock(sk);
+	local_bh_enable();
+	return owned;
+}
+
 /*
  * An owner may keep its socket locked for as long as it likes: what it sends may be in memory that
  * does not come. Whoever waits for a socket's lock cannot be killed, so this waits before, and not
- * for ever. For the owner to be back by then there are a few instructions' time, at each try.
+ * for ever: a little for each socket, and for all of a line's no more than a second beyond that.
+ * The owner may be back before the lock is taken; it takes many threads, and luck, to be that.
  * Return: 0, or -EBUSY.
  */
 static int wait_for_owner(struct sock *sk, struct search *s)
 {
+	unsigned long began = jiffies, passed, least = msecs_to_jiffies(OWNER_MS) + 1;
 	bool owned;
 
 	for (;;) {
-		local_bh_disable();
-		bh_lock_sock(sk);
-		owned = sock_owned_by_user_nocheck(sk);
-		bh_unlock_sock(sk);
-		local_bh_enable();
-		if (!owned)
-			return 0;
-		if (!s->patience || must_stop(s))
-			return -EBUSY;
-		s->patience--;
+		owned = is_owned(sk);
+		passed = jiffies - began;
+		if (!owned || passed >= least + s->patience || must_stop(s))
+			break;
 		usleep_range(100, 200);
 	}
+	if (passed > least)
+		s->patience -= min(passed - least, s->patience);
+	return owned ? -EBUSY : 0;
 }
 
 /* Whoever has one locked that nobody has accepted is about to accept it, or looks at it. */
@@ -457,7 +469,7 @@ void drop_sockets(struct net *net, const struct drop_selector *sel, struct drop_
 		.sel = sel,
 		.totals = totals,
 		.stop = stop,
-		.patience = OWNERS_TRIES,
+		.patience = msecs_to_jiffies(OWNERS_MS),
 	};
 
 	if (*sel->ifname) {

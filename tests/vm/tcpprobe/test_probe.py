@@ -228,7 +228,7 @@ def test_lost_records_are_told_in_their_place(unloaded):
         os.sched_setaffinity(0, {0})
         reader = threading.Thread(target=lambda: said.append(trace.text()))
         said = []
-        Path("/sys/module/tcpprobe/parameters/hook_missing_ms").write_text("2000")
+        Path("/sys/module/tcpprobe/parameters/hook_missing_ms").write_text("5000")
         reader.start()
         stack = Path(f"/proc/self/task/{reader.native_id}/stack")
         while "msleep" not in stack.read_text():
