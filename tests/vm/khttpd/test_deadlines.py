@@ -13,7 +13,8 @@ import time
 import pytest
 from answers import HTTP_PORT, SLACK, ask, client, drain, exchange, parse, parse_all, read
 from http_cases import MAX_HEADER, chunked, filled, get, sized
-from lib import DEBUG, black_hole, connected, in_netns, ip, modes, network_namespace, on_one_cpu, packet, receive, scaled, sh, shut, slabs, sysctl
+from lib import (DEBUG, black_hole, connected, in_netns, ip, modes, network_namespace, on_one_cpu, packet, receive, rmmod, scaled, sh, shut, slabs,
+                 sysctl)
 
 GET = get()
 KINDS = ("header", "body", "keepalive", "response")
@@ -342,14 +343,17 @@ def test_steady_reader_is_served(load, last, room):
     assert khttpd.stat("errors") == 0
 
 
-@pytest.mark.parametrize("last", [b"", get(b"Connection: close")], ids=["kept", "close"])
+@pytest.mark.parametrize("last,unloaded", [(b"", False), (get(b"Connection: close"), False), (get(b"Connection: close"), True)],
+                         ids=["kept", "close", "unloaded"])
 @modes("fast")
-def test_steady_reader_of_large_segments_is_served(load, last):
+def test_steady_reader_of_large_segments_is_served(load, last, unloaded):
     """What waits first may take longer to fit into the small windows of a slow reader than TCP waits for one who acknowledges
-    nothing: TCP does not give up on one who does."""
+    nothing: TCP does not give up on one who does. Left to TCP meanwhile, as all is said and heard, he has that time from then on."""
     timeout = 6 if DEBUG else 3
-    asked = 8000
+    asked = 4000 if unloaded else 8000
     with network_namespace("web") as web:
+        if unloaded:  # all answers are to be in the send buffer
+            sh("sysctl", "-qw", "net.ipv4.tcp_wmem=4096 4194304 4194304", netns=web)
         sh("ethtool", "-K", "lo", "tso", "off", "gso", "off", netns=web)  # or a window's worth would come in few large pieces
         khttpd = load("khttpd", netns=web, request_timeout=timeout, keepalive_timeout=5)
         with in_netns(web, socket.socket) as s:
@@ -359,6 +363,9 @@ def test_steady_reader_of_large_segments_is_served(load, last):
             s.settimeout(60)
             s.connect(("127.0.0.1", HTTP_PORT))
             s.sendall(GET * (asked - bool(last)) + last)
+            if unloaded:
+                s.shutdown(socket.SHUT_WR)
+                khttpd.wait("requests", asked)
             time.sleep(0.5)
             s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             data = receive(s, struct.unpack("i", fcntl.ioctl(s, termios.FIONREAD, bytes(4)))[0])
@@ -367,9 +374,17 @@ def test_steady_reader_of_large_segments_is_served(load, last):
                 data += s.recv(600)
                 time.sleep(0.1)
             assert data.count(b"HTTP/") < asked  # some has waited all the while
+            if unloaded:
+                rmmod("khttpd")
+                end = time.monotonic() + timeout / 2
+                while time.monotonic() < end:
+                    data += s.recv(600)
+                    time.sleep(0.1)
             while part := s.recv(1 << 20):
                 data += part
         assert data.count(b"HTTP/1.1 200 OK\r\n") == data.count(b"Hello World!") == asked
+        if unloaded:
+            return
         khttpd.wait("active", 0)
         assert timeouts(khttpd) == ({} if last else {"keepalive": 1})
         assert khttpd.stat("errors") == 0
