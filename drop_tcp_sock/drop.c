@@ -112,6 +112,13 @@ static inline void hook_meant(const struct sock *sk)
 }
 #endif
 
+/* The part of is_meant() that one of the pair's sockets may meet and another may not. */
+static inline bool is_that_one(const struct sock *sk, const struct search *s)
+{
+	return (s->sel->states & (1U << state_of(sk))) &&
+	       (!s->ifindex || READ_ONCE(sk->sk_bound_dev_if) == s->ifindex);
+}
+
 /*
  * Whether @sk, held or its bucket locked, is asked for. Inline: called, it costs a walk 30
  * instructions for each socket that it drops.
@@ -123,9 +130,7 @@ static inline bool is_meant(const struct sock *sk, const struct search *s)
 	/* What it was has gone on as another one, which is found by looking again. */
 	if (hlist_nulls_unhashed_lockless(&sk->sk_nulls_node))
 		return false;
-	if (!net_eq(sock_net(sk), s->net) || !(s->sel->states & (1U << state_of(sk))))
-		return false;
-	if (s->ifindex && READ_ONCE(sk->sk_bound_dev_if) != s->ifindex)
+	if (!net_eq(sock_net(sk), s->net) || !is_that_one(sk, s))
 		return false;
 	tuple_of(sk, &tuple);
 	return drop_matches(s->sel, &tuple);
@@ -416,7 +421,7 @@ static struct sock *find_pair(const struct search *s)
 	rcu_read_lock();
 	sk = lookup(s);
 	rcu_read_unlock();
-	if (sk && !is_meant(sk, s)) {
+	if (sk && !is_that_one(sk, s)) {
 		sock_gen_put(sk);
 		sk = NULL;
 	}

@@ -87,10 +87,11 @@ def test_never_ends():
     threading.Event().wait()
 """
 RUNS_IT = """
-import importlib.machinery, sys
-matrix = importlib.machinery.SourceFileLoader("matrix", sys.argv[1]).load_module()
-matrix.build = lambda kernel, beside: (None, "")
-matrix.main([sys.argv[2], "--", "-p", "conftest", sys.argv[3]])
+import sys
+matrix = {"__name__": "matrix", "__file__": sys.argv[1]}
+exec(open(sys.argv[1]).read(), matrix)
+matrix["build"] = lambda kernel, beside: (None, "")
+matrix["main"]([sys.argv[2], "--", "-p", "conftest", sys.argv[3]])
 """
 
 
@@ -100,7 +101,7 @@ def test_who_ends_it_ends_its_tests(tmp_path, how):
     (tmp_path / "tests" / "test_it.py").write_text(NEVER_ENDS)
     pids = tmp_path / "pids"
     with open(tmp_path / "said", "w", encoding="utf-8") as said:
-        begun = subprocess.Popen([sys.executable, "-W", "ignore", "-c", RUNS_IT, TOP / "tests" / "matrix", KERNEL, tmp_path / "tests" / "test_it.py"],
+        begun = subprocess.Popen([sys.executable, "-c", RUNS_IT, TOP / "tests" / "matrix", KERNEL, tmp_path / "tests" / "test_it.py"],
                                  stdout=said, stderr=subprocess.STDOUT,
                                  env={**{k: v for k, v in os.environ.items() if k != "TEST_REPORTS"}, "PIDS": str(pids), "PYTHONPATH": str(TOP / "tests")})
     until = time.monotonic() + 120

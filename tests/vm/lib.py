@@ -480,6 +480,11 @@ def threads():
     return int(Path("/proc/loadavg").read_text().split()[3].split("/")[1])
 
 
+def drop_totals():
+    """The numbers that /proc/net/drop_tcp_sock has, by name."""
+    return {name: int(value) for name, value in re.findall(r"^(\w+) (\d+)$", Path("/proc/net/drop_tcp_sock").read_text(), re.M)}
+
+
 def meminfo(name):
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith(name + ":"):

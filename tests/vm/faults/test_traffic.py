@@ -19,7 +19,7 @@ import pytest
 from answers import HELLO, parse_all
 from faults import failing
 from http_cases import get
-from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, forever, insmod, modes, receive_all, scaled,
+from lib import (BENCH, HTSTRESS, HTTP_PORT, KO_DIR, PORT, TOP, connect, connections, drop_totals, forever, insmod, modes, receive_all, scaled,
                  sh)
 from records import samples
 
@@ -134,12 +134,9 @@ def test_drops():
     end = 0  # not before all has started
     tally = {"written": 0, "refused": 0}
 
-    def totals():
-        return {k: int(v) for k, v in re.findall(r"^(\w+) (\d+)$", Path(FILE).read_text(), re.M)}
-
     def dropped():
         try:
-            return totals()["dropped"]
+            return drop_totals()["dropped"]
         except OSError as e:  # no memory to tell
             assert e.errno == errno.ENOMEM, e
             return 0
@@ -168,7 +165,7 @@ def test_drops():
             for done in [pool.submit(drop) for _ in range(2)]:
                 done.result()
         faults = had()
-    counts = totals()
+    counts = drop_totals()
     print(f"{faults} faults; {tally}; {counts}")
     assert faults > 10 and tally["written"] and tally["refused"] and counts["dropped"]
     with connections(3) as (asked, _, (addr, port)):

@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import random
-import re
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import traceback
 from pathlib import Path
 
 import pytest
-from lib import BENCH, DEBUG, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, insmod, ip, rmmod, settings, sh, unload_all, wrong_bytes
+from lib import BENCH, DEBUG, HOOKS_DIR, HTSTRESS, HTTP_PORT, KO_DIR, MODULES, drop_totals, insmod, ip, rmmod, settings, sh, unload_all, wrong_bytes
 
 # Kprobes come and go under traffic: see "CPUs in turns" in docs/vm.md.
 pytestmark = pytest.mark.boot(clock="turns")
@@ -110,7 +109,7 @@ def traffic(rng):
 
 
 def dropped():
-    return int(re.search(r"^dropped (\d+)$", Path("/proc/net/drop_tcp_sock").read_text(), re.M)[1])
+    return drop_totals()["dropped"]
 
 
 def drop(rng):

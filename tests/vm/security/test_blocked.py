@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import HTTP_PORT, KO_DIR, PORT, connect, insmod, ip, loaded, network_namespace, rmmod, sh
+from lib import HTTP_PORT, KO_DIR, PORT, connect, drop_totals, insmod, ip, loaded, network_namespace, rmmod, sh
 
 SECONDS = 60  # what waits for the caller does so for ever
 FILES = {"kecho": "/proc/net/stat/kecho", "khttpd": "/proc/net/stat/khttpd", "drop_tcp_sock": "/proc/net/drop_tcp_sock"}
@@ -130,8 +130,7 @@ def test_namespaces_are_made_while_unloading_waits(module):
 
 def counted():
     """What drop_tcp_sock has, but for what is none."""
-    pairs = (line.split(" ", 1) for line in Path(FILES["drop_tcp_sock"]).read_text().splitlines()[1:])
-    return {name: int(value) for name, value in pairs if name != "last_malformed" and value != "0"}
+    return {name: value for name, value in drop_totals().items() if value and name != "version"}
 
 
 def dropping():
