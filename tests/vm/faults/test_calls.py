@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from faults import STEP, below, chances, every_nth, failing, only_of
+from faults import ALL, STEP, below, chances, every_nth, failing, only_of
 from http_cases import get
 from lib import (CLONE_NEWNET, HTTP_PORT, KO_DIR, LIBC, MODULES, PORT, Server, check, connect, connections, insmod, loaded, network_namespace, rmmod,
                  settings, slabs, statistics_file)
@@ -118,7 +118,7 @@ def load(module, who):
         time.sleep(0.1)
     assert len(whole) == {"kecho": 6, "khttpd": 6, "tcpprobe": 4, "drop_tcp_sock": 2}[module], whole  # two CPUs, a thread each
     if itself:
-        assert failed > 10
+        assert failed > (10 if ALL else 3)  # of a third of them 10 to 19 were errors
     elif module in PORTS:
         assert failed
 
