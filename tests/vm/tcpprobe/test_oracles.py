@@ -329,6 +329,60 @@ def test_beside_ss(probe):
     assert (int(ssthresh[1]) if ssthresh else 0x7fffffff) == last.ssthresh
 
 
+def tcp_info(s):
+    """What TCP_INFO says of a socket, and SIOCOUTQ of its queue, by the names of a record."""
+    info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+    words = struct.unpack("24I", info[8:104])
+    return {"ca_state": info[1], "rto_num": info[2], "rto": words[0] // 1000, "packets_out": words[4], "sacked_out": words[5],
+            "lost_out": words[6], "retrans_out": words[7], "srtt": words[15], "mdev": words[16], "ssthresh": words[17],
+            "snd_cwnd": words[18], "retrans": words[23], "sk_pacing_rate": struct.unpack("Q", info[104:112])[0],
+            "snd_wnd": struct.unpack("I", info[228:232])[0],
+            "wqueue": struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]}
+
+
+@pytest.mark.parametrize("frto", [0, 2])
+def test_beside_tcp_info(probe, link, frto):
+    """Some segments are lost, then all: what a time-out's record says is what TCP_INFO said just before it, and F-RTO is on where
+    it may be. write_seq is all that was written."""
+    probe(port=PORT)
+    sh("sysctl", "-qw", f"net.ipv4.tcp_frto={frto}", netns="near")
+    seen = []
+    with Trace() as trace, in_netns("near", socket.socket) as s:
+        s.connect(("10.9.0.2", PORT))
+        s.sendall(bytes(100_000))
+        while struct.unpack("i", fcntl.ioctl(s, termios.TIOCOUTQ, bytes(4)))[0]:
+            time.sleep(0.01)
+        sh("tc", "qdisc", "add", "dev", "n0", "root", "netem", "limit", "10000", "loss", "40%", netns="near")
+        s.sendall(bytes(20_000))
+        time.sleep(0.05)
+        sh("tc", "qdisc", "change", "dev", "n0", "root", "netem", "limit", "10000", "loss", "100%", netns="near")
+        s.setblocking(False)
+        written = 120_000 + s.send(bytes(100_000))
+        end = time.monotonic() + 60
+        while (len(seen) < 4 or seen[-1]["retrans"] < seen[0]["retrans"] + 4) and time.monotonic() < end:
+            seen.append(tcp_info(s))
+            time.sleep(0.02)
+        lines, lost = parse_all([trace.text()])
+        sh("tc", "qdisc", "del", "dev", "n0", "root", netns="near")
+    assert lost == 0
+    timeouts = [line for line in lines if line.type == TIMEOUT and line.saddr == "10.9.0.1" and line.write_seq == written + 1]  # a SYN is one
+    assert len(timeouts) >= 4
+    compared = 0
+    for line in timeouts[1:]:
+        before = [info for info in seen if info["retrans"] == line.retrans]
+        if not before:  # it came between two looks
+            continue
+        info = before[-1]
+        found = {name: getattr(line, name) for name in info}
+        assert abs(found.pop("srtt") - 8 * info.pop("srtt")) < 8 and abs(found.pop("mdev") - 4 * info.pop("mdev")) < 4
+        assert found == info
+        if line.rto_num > 1:  # the first may come amid a recovery, in which it is not tried
+            assert line.frto_counter == (1 if frto else 0)
+        assert line.write_seq == line.snd_una + line.wqueue == written + 1
+        compared += 1
+    assert compared >= 3 and info["packets_out"] and info["lost_out"] and info["rto_num"] and info["ca_state"] == 4
+
+
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ, TCP_REPAIR_OPTIONS, TCP_REPAIR_WINDOW = 19, 20, 21, 22, 29
 
 
