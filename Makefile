@@ -114,19 +114,19 @@ sparse: # every file anew, under sparse; part of lint
 
 # --- programs --------------------------------------------------------------------------------
 
-userspace: ## build the load generators and the baseline server
+userspace: ## build tcpdrop, the load generators and the baseline servers
 	@$(MAKE) -s -C userspace
 
 # --- in a virtual machine --------------------------------------------------------------------
 
-setup:
+setup: ## install what building, booting and testing take (root or sudo)
 	@vm/setup
 
 .PHONY: kernels
-kernels: setup
+kernels: setup ## fetch or build what all of the kernels take
 	@vm/setup kernels
 
-kernel: setup
+kernel: setup ## fetch KERNEL (6.1), without installing it
 	@vm/kernel get $(K)
 
 demo: kernel ## the guided tour: boots a kernel in a VM, walks through the modules, leaves plots in output/

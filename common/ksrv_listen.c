@@ -163,7 +163,8 @@ static int parse_address(struct ksrv_server *srv, struct sockaddr_storage *ss)
 	snprintf(port, sizeof(port), "%u", ksrv_uint(srv->svc->port));
 	err = inet_pton_with_scope(srv->net, AF_UNSPEC, addr, port, ss);
 	if (err || !is_all(addr, ss)) {
-		pr_err("addr=%s is neither an IPv4 nor an IPv6 address\n", addr);
+		pr_err("addr=%s is neither an IPv4 nor an IPv6 address%s\n", addr,
+		       strchr(addr, '%') ? " with the scope of an interface that is there" : "");
 		return -EINVAL;
 	}
 	return 0;

@@ -13,9 +13,9 @@ talk() {
 	show "insmod $KO_DIR/drop_tcp_sock.ko"
 	say "2,000 connections to kecho, closed by the client, leave as many sockets in TIME-WAIT"
 	userspace/bench -c 50 -n 40 --reconnect >/dev/null
-	show "netstat -n | grep WAIT | grep -c 12345"
-	show "netstat -n | grep WAIT | grep 12345 | awk '{print \$4\" \"\$5}' | tee /proc/net/drop_tcp_sock | tail -n 2"
-	show "netstat -n | grep WAIT | grep -c 12345 || true"
+	show "netstat -nW | grep TIME_WAIT | grep -c :12345"
+	show "netstat -nW | grep TIME_WAIT | grep :12345 | awk '{print \$4\" \"\$5}' | tee /proc/net/drop_tcp_sock | tail -n 2"
+	show "netstat -nW | grep TIME_WAIT | grep -c :12345 || true"
 	show "grep -v ' 0\$' /proc/net/drop_tcp_sock"
 	say "the same by the command tcpdrop, which says what became of each line"
 	userspace/bench -c 2 -n 1 --reconnect >/dev/null

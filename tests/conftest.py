@@ -365,6 +365,7 @@ def shown(said):
     return said[at:at + 100000] if at >= 0 else said[-20000:]
 
 
+GUEST_MAX = 3584  # MiB that the largest guest takes of this machine
 TIMES = []  # of each batch that ended: CPU time, time, its name
 
 
@@ -382,11 +383,16 @@ def pytest_terminal_summary(terminalreporter):
             terminalreporter.write_line(f"{cpu:6.0f} CPU s {took:6.0f} s  {name}")
 
 
+def available():
+    """MiB of memory that may be had."""
+    return next(int(line.split()[1]) >> 10 for line in open("/proc/meminfo", encoding="ascii") if line.startswith("MemAvailable:"))
+
+
 def run_batches(session, waiting):
-    """Runs the batches, --batches at a time: as many as there are CPUs. On a slow kernel four on two CPUs used a fifth more CPU
-    time than two, and took no less: an emulated CPU that is to have a lock, or another's answer, often waits for one that is
-    not running."""
-    batches = session.config.getoption("--batches") or min(4, os.cpu_count() or 1)
+    """Runs the batches, --batches at a time: as many as there are CPUs, and memory for. On a slow kernel four on two CPUs used
+    a fifth more CPU time than two, and took no less: an emulated CPU that is to have a lock, or another's answer, often waits
+    for one that is not running."""
+    batches = session.config.getoption("--batches") or max(1, min(4, os.cpu_count() or 1, available() // GUEST_MAX))
     running = []
     stopped = False
     try:

@@ -479,8 +479,8 @@ def test_the_lines_of_the_manual(tmp_path):
     """What docs/tcpprobe.md says of awk and Python, run as it stands there, on a log of one flow."""
     text = (TOP / "docs" / "tcpprobe.md").read_text(encoding="utf-8").split("## In five lines")[1].split("\n## ")[0]
     awk, python, _ = re.findall(r"(?:^    .*\n)+", text, re.MULTILINE)
-    log = [record(SETUP, 0.5, sport=5201), record(RECV, 1, sport=5201, snd_cwnd=10), record(SEND, 2, sport=5201, snd_cwnd=20),
-           record(SEND, 3, sport=5202, snd_cwnd=30)]
+    log = [record(SETUP, 0.5, dport=5201), record(RECV, 1, dport=5201, snd_cwnd=10), record(SEND, 2, dport=5201, snd_cwnd=20),
+           record(SEND, 3, dport=5202, snd_cwnd=30)]
     read_data(tmp_path, log)
     folder = tmp_path / "output"
     raw = folder / "tcpprobe-0001.log"
@@ -488,6 +488,6 @@ def test_the_lines_of_the_manual(tmp_path):
         raw.write_text("".join(line + "\n" for line in log))
     said = subprocess.run(awk.strip(), shell=True, cwd=folder, text=True, capture_output=True, check=True).stdout
     assert said == "1.000000000 10\n2.000000000 20\n"
-    (folder / "flow-0001_10.0.0.1_5201_10.0.0.2_80.csv").rename(folder / "flow-0001_....csv")
+    (folder / "flow-0001_10.0.0.1_5000_10.0.0.2_5201.csv").rename(folder / "flow-0001_....csv")
     said = subprocess.run([sys.executable, "-c", textwrap.dedent(python)], cwd=folder, text=True, capture_output=True, check=True).stdout
     assert said == "0.500000000 10\n1.000000000 10\n2.000000000 20\n"

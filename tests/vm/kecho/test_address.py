@@ -100,7 +100,7 @@ def test_load_message(load, klog):
     ({"addr": "::1%"}, errno.EINVAL, "::1%"),
     ({"addr": "fe80::1%0000000000000012"}, errno.EINVAL, "fe80::1%0000000000000012"),
     ({"addr": "[::1]"}, errno.EINVAL, "[::1]"),
-    ({"addr": "fe80::1%nodev"}, errno.EINVAL, "fe80::1%nodev"),
+    ({"addr": "fe80::1%nodev"}, errno.EINVAL, "fe80::1%nodev is neither an IPv4 nor an IPv6 address with the scope of an interface that is there"),
     ({"addr": "fe80::1"}, errno.EINVAL, "fe80::1"),  # of which interface it does not say
     ({"addr": "192.0.2.1"}, errno.EADDRNOTAVAIL, "192.0.2.1"),
     ({"addr": "2001:db8::1"}, errno.EADDRNOTAVAIL, "2001:db8::1"),
