@@ -19,6 +19,7 @@ name(n) = words(names) == 1 ? strcol(word(names, 1)) : strcol(word(names, 1)).",
 threes(x) = x < 1000 ? sprintf("%d", x) : threes(floor(x / 1000)).sprintf(",%03d", int(x) % 1000)
 
 longest = 0
+if (system(substr(rows, 3, strlen(rows))." | wc -l") < 2) { exit error csv.": no row to draw" }
 stats rows using (longest = strlen(name(0)) > longest ? strlen(name(0)) : longest, up_to(words(parts))) nooutput
 height = 170 + 34 * STATS_records
 set terminal @term size 1300,height font "sans,11"
@@ -35,7 +36,7 @@ set ytics scale 0 noenhanced font "sans,10"
 set grid x back lc rgb "#dddddd"
 set style fill solid 0.9 noborder
 set yrange [-STATS_records + 0.4:0.6]
-set xrange [0:STATS_max * 1.1]
+set xrange [0:STATS_max > 0 ? STATS_max * 1.1 : 1]
 if (words(parts) == 1) { unset key } else { set key outside right center vertical samplen 1 noenhanced }
 colours = "#0072b2 #56b4e9 #009e73 #e69f00 #d55e00"
 plot for [i=1:words(parts)] rows using (up_to(i)):(-$0):(up_to(i - 1)):(up_to(i)):(-$0 - 0.36):(-$0 + 0.36):ytic(name(0)) \

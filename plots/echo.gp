@@ -21,11 +21,13 @@ name(i) = system(sprintf("echo '%s' | cut -d';' -f%d", servers, i))
 # Rows of one server, 64-byte messages only: connections, and instructions, none where it was refused.
 rows(i) = sprintf("< awk -F, 'NR == 1 { for (n = 1; n <= NF; n++) at[$n] = n; next } $at[\"server\"] == \"%s\" && $at[\"bytes\"] == 64 { print $at[\"connections\"] \",\" ($at[\"refused\"] == \"\" ? $at[\"ns_per_message\"] : \"NaN\") }' %s", name(i), csv)
 
-# Numbers of those that were measured.
+# Numbers of those of which something was measured.
 present = ""
 do for [i=1:9] {
-	if (strlen(system(substr(rows(i), 3, strlen(rows(i))))) > 0) { present = present.sprintf(" %d", i) }
+	if (system(substr(rows(i), 3, strlen(rows(i)))." | grep -vc NaN") > 0) { present = present.sprintf(" %d", i) }
 }
+
+if (words(present) == 0) { exit error csv.": no row to draw" }
 
 set terminal pngcairo size 1100,620 font "sans,11"
 set title "Cost of a 64-byte echo: client, server and network stack together" font "sans,14"

@@ -34,13 +34,17 @@ second = kind eq "cwnd" ? "ssthresh" : kind eq "rtt" ? "rto" : kind eq "flight" 
 
 is_row = 'strcol("type") ne "purge"'
 # The threshold is infinite until the first loss; sequence numbers wrap.
-a(x) = kind eq "cwnd" ? column("snd_cwnd (segments)") : kind eq "rtt" ? column("srtt (us)") / 1000 : \
+a(x) = kind eq "cwnd" ? column("snd_cwnd (segments)") : kind eq "rtt" ? above_0(column("srtt (us)") / 1000) : \
 	kind eq "flight" ? flight(column("snd_nxt (B)") - column("snd_una (B)")) : column("sk_pacing_rate (B/s)") * 8 / 1e6
 b(x) = kind eq "cwnd" ? (column("ssthresh (segments)") < 1e6 ? column("ssthresh (segments)") : NaN) : \
-	kind eq "rtt" ? column("rto (ms)") : kind eq "flight" ? column("wqueue (B)") / 1000 : NaN
+	kind eq "rtt" ? above_0(column("rto (ms)")) : kind eq "flight" ? column("wqueue (B)") / 1000 : NaN
+above_0(x) = x > 0 ? x : NaN # it has no logarithm
 flight(x) = (x < 0 ? x + 2.0**32 : x) / 1000
 title_of(name) = name[1:strstrt(name, ">") - 1]." to ".name[strstrt(name, ">") + 1:*]
 row(y) = @is_row ? y : NaN
+# A flow may have nothing of what is drawn: no pace, or no round trip yet. Without a point gnuplot would draw no picture at all.
+seen = 0
+noted(y) = (seen = seen || y == y, y)
 # y where the count of retransmissions has grown since the row before.
 last = 0
 retransmitted(y) = (count = column("retrans (segments)"), grown = count > last, last = count, grown && @is_row ? y : NaN)
@@ -73,11 +77,13 @@ do for [i = 1:n] {
 	set title title_of(word(names, i)) noenhanced font "sans,11" offset 0,-0.6
 	set xlabel (i > n - columns ? "time since the probe was opened (s)" : "") offset 0,0.4
 	set ylabel (i % columns == 1 || columns == 1 ? unit : "") offset -0.5,0
+	seen = 0
 	last = 1e12
-	plot word(files, i) using "time (s)":(row(b(0))) with steps ls 2, \
-		"" using "time (s)":(row(a(0))) with steps ls 1, \
+	plot word(files, i) using "time (s)":(noted(row(b(0)))) with steps ls 2, \
+		"" using "time (s)":(noted(row(a(0)))) with steps ls 1, \
 		"" using "time (s)":(retransmitted(a(0))) with points ls 3, \
-		"" using "time (s)":(timed_out(a(0))) with points ls 4
+		"" using "time (s)":(timed_out(a(0))) with points ls 4, \
+		"" using "time (s)":(seen ? NaN : 1) with dots lc rgb "#ffffff"
 }
 # The key, in a plot of nothing over the whole picture.
 set lmargin at screen 0

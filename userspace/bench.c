@@ -110,7 +110,7 @@ static const struct option long_options[] = {
 
 static void parse(int argc, char **argv, struct load_options *opt, struct load_output *out)
 {
-	const char *host = "127.0.0.1", *port = "12345";
+	const char *host = NULL, *port = "12345";
 	int c, family = AF_UNSPEC;
 
 	while ((c = getopt_long(argc, argv, "c:n:d:s:t:46h", long_options, NULL)) != -1) {
@@ -125,14 +125,14 @@ static void parse(int argc, char **argv, struct load_options *opt, struct load_o
 			echo.size = number("-s", optarg, 1, 1u << 30);
 			break;
 		case OPT_BURST:
-			opt->mode = LOAD_BURST;
-			break;
 		case OPT_RECONNECT:
-			opt->mode = LOAD_RECONNECT;
+			if (opt->mode == (c == OPT_BURST ? LOAD_RECONNECT : LOAD_BURST))
+				die("--burst and --reconnect: one of them");
+			opt->mode = c == OPT_BURST ? LOAD_BURST : LOAD_RECONNECT;
 			break;
 		case 'h':
 			usage(stdout);
-			exit(0);
+			exit(printed());
 		default:
 			if (load_option(c, opt, &family, out))
 				break;
@@ -146,9 +146,7 @@ static void parse(int argc, char **argv, struct load_options *opt, struct load_o
 		port = argv[optind++];
 	if (optind < argc)
 		die("one HOST and one PORT, not '%s' as well", argv[optind]);
-	if (family == AF_INET6 && !strcmp(host, "127.0.0.1"))
-		host = "::1";
-	opt->addr = resolve(host, port, family, false, &opt->addrlen);
+	opt->addr = resolve(host ?: family == AF_INET6 ? "::1" : "127.0.0.1", port, family, false, &opt->addrlen);
 }
 
 /* What the options imply, and what cannot be. */
@@ -156,6 +154,11 @@ static void complete(struct load_options *opt)
 {
 	if (opt->messages && opt->seconds > 0)
 		die("-n and -d: one of them says when to stop");
+	if (opt->mode == LOAD_BURST && (opt->messages || opt->seconds > 0))
+		die("%s: with --burst each connection has one message", opt->messages ? "-n" : "-d");
+	if (opt->mode != LOAD_STEADY && opt->hold)
+		die("--hold: with %s no connection stays",
+		    opt->mode == LOAD_BURST ? "--burst" : "--reconnect");
 	if (opt->mode == LOAD_BURST)
 		opt->messages = 1;
 	else if (!opt->messages && opt->seconds == 0)
@@ -170,6 +173,7 @@ int main(int argc, char **argv)
 	};
 	struct load_output out = { .label = "", .print = { print_text, print_json, print_csv } };
 
+	guard_streams();
 	parse(argc, argv, &opt, &out);
 	complete(&opt);
 	echo.lean = opt.lean;

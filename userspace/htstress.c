@@ -249,7 +249,7 @@ static void parse(int argc, char **argv, struct load_options *opt, struct load_o
 			break;
 		case 'h':
 			usage(stdout);
-			exit(0);
+			exit(printed());
 		default:
 			if (load_option(c, opt, &family, out))
 				break;
@@ -274,6 +274,7 @@ int main(int argc, char **argv)
 				    .arg = &http };
 	struct load_output out = { .label = "", .print = { print_text, print_json, print_csv } };
 
+	guard_streams();
 	parse(argc, argv, &opt, &out);
 	return load_main(&opt, &out);
 }

@@ -628,8 +628,8 @@ def table(flows, limit=50):
 
 
 def quoted(text):
-    """As a string of gnuplot's."""
-    return '"' + re.sub(r'([\\"])', r"\\\1", text) + '"'
+    """As a string of gnuplot's; in double quotes it would run what stands between backquotes."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def draw(directory, flows, most, caption):
@@ -676,9 +676,9 @@ def count(text):
     return value
 
 
-def positive(text):
+def panels(text):
     value = int(text)
-    if value < 1:
+    if not 1 <= value <= 400:  # of more the picture would be higher than a PNG of Cairo's may be
         raise ValueError(text)
     return value
 
@@ -703,8 +703,8 @@ def parse_arguments():
     parser.add_argument("--json", action="store_const", const="json", dest="format", help="the same as --format=json")
     parser.add_argument("--plot", action="store_true", help="draw pictures of the flows at the end (gnuplot)")
     parser.add_argument("--caption", default="", metavar="TEXT", help="what stands under the pictures, in one line")
-    parser.add_argument("--plot-flows", type=positive, default=20, metavar="N",
-                        help="draw at most N flows, those that sent the most (default: 20)")
+    parser.add_argument("--plot-flows", type=panels, default=20, metavar="N",
+                        help="draw at most N flows, those that sent the most (default: 20, at most 400)")
     return parser.parse_args()
 
 
@@ -720,6 +720,8 @@ def write_statistics(directory):
 
 def main():
     options = parse_arguments()
+    if sys.stdout is None:
+        raise Stop("standard output is closed")
     recorded = options.follow is not None
     path = Path("/dev/stdin") if str(options.follow) == "-" else options.follow or PROBE
     source = Source(path, recorded, options.duration)
@@ -746,10 +748,10 @@ def main():
     print(table(flows), file=chatter)
     print(f"{reader.flows.records:,} records of {len(flows):,} flows, {reader.lost:,} lost; files in {options.output}/",
           file=chatter)
-    if reader.bad:
-        raise Stop(f"{reader.bad:,} lines were no records", 1)
     if options.plot:
         draw(options.output, flows, options.plot_flows, options.caption)
+    if reader.bad:
+        raise Stop(f"{reader.bad:,} lines were no records", 1)
 
 
 if __name__ == "__main__":

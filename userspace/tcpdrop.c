@@ -503,6 +503,7 @@ int main(int argc, char **argv)
 	bool all = false, in;
 	int c, words;
 
+	guard_streams();
 	while ((c = getopt_long(argc, argv, "46alns:vh", longs, NULL)) != -1) {
 		switch (c) {
 		case '4':
@@ -523,6 +524,8 @@ int main(int argc, char **argv)
 		case 's':
 			if (n_states == ARRAY_SIZE(states))
 				die("too many states, the last '%s'", optarg);
+			if (!*optarg)
+				die("-s: '' is not a state");
 			states[n_states++] = optarg;
 			break;
 		case 'v':
@@ -533,7 +536,7 @@ int main(int argc, char **argv)
 			break;
 		case 'h':
 			usage(stdout);
-			return 0;
+			return printed();
 		default:
 			usage(stderr);
 			return EXIT_USAGE;

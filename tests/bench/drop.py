@@ -6,6 +6,7 @@ Under vm/run's instruction clock a nanosecond of guest time is one executed inst
 lines that are ready, and the whole run of ss or tcpdrop: ss finds its sockets itself, as "*:*" does, while pairs come from somebody.
 """
 
+import contextlib
 import os
 import statistics
 import subprocess
@@ -101,13 +102,11 @@ def main():
     bring("bench", "tcpdrop", "ss")
     if "PIN" in os.environ:  # all of it is one program's work
         os.sched_setaffinity(0, {int(os.environ["PIN"].split()[1])})
-    subprocess.run(["insmod", KO_DIR / "kecho.ko", "backlog=1024"], check=True)
-    subprocess.run(["insmod", KO_DIR / "drop_tcp_sock.ko"], check=True)
-    try:
+    with contextlib.ExitStack() as stack:
+        for module, *params in ("kecho", "backlog=1024"), ("drop_tcp_sock",):
+            subprocess.run(["insmod", KO_DIR / f"{module}.ko", *params], check=True)
+            stack.callback(subprocess.run, ["rmmod", module], check=True)
         report(measure_all())
-    finally:
-        for module in "kecho", "drop_tcp_sock":
-            subprocess.run(["rmmod", module], check=True)
 
 
 def measure_all():

@@ -9,10 +9,11 @@ In real time each row is measured five times.
 """
 
 import os
+import subprocess
 import sys
 
-from lib import (BACKLOG, ECHO_SERVERS, IDLE_MAX, INSTRUCTIONS, NAME, NATIVE, OUT, QUICK, REPEATS, bring, cpu_split, echo, no_time_waits, spread,
-                 wanted_rows, write)
+from lib import (BACKLOG, ECHO_SERVERS, IDLE_MAX, INSTRUCTIONS, NAME, NATIVE, OUT, QUICK, REPEATS, bring, cpu_split, echo, named, no_time_waits, spread,
+                 write)
 
 SIZES = {64: "64 B", 4096: "4 KiB", 65536: "64 KiB", 1 << 20: "1 MiB"}
 CONNECT = "connect, 64 B, close"
@@ -23,7 +24,7 @@ ROWS = [(64, 1, 1.35), (64, 32, 1.2), (64, 256, 1.2), (64, 2048, 1.2),
         (1 << 20, 1, 1.3), (1 << 20, 32, 1.3), (1 << 20, 256, 1.3), (1 << 20, 2048, 1.3),
         (CONNECT, 1, 1.3), (CONNECT, 32, 1.3)]
 if "ONLY" in os.environ:
-    ROWS = wanted_rows(ROWS, lambda row: f"{SIZES.get(row[0], row[0])}, {row[1]}")
+    ROWS = named("ONLY", ROWS, lambda row: f"{SIZES.get(row[0], row[0])}, {row[1]}")
 elif QUICK or not (INSTRUCTIONS or NATIVE):
     ROWS = [row for row in ROWS if row[:2] in {(64, 1), (64, 32), (64, 256), (65536, 1), (1 << 20, 1), (CONNECT, 32)}]
 # More is on its way than TCP's memory limits allow, so that senders wait for timers: no fault of this run's.
@@ -87,10 +88,12 @@ def main():
                     print(f"  {server.name}, {SIZES.get(size, size)}, {connections} connections: {told}", file=sys.stderr)
                 if (INSTRUCTIONS or NATIVE) and "ONLY" not in os.environ and not server.connects:
                     latency(server)
-        except RuntimeError as why:  # NoServer, or a client that fails
+        except (RuntimeError, subprocess.CalledProcessError) as why:  # NoServer, a client that fails, a module that does not go
             print(f"  {server.name}: {why}", file=sys.stderr)
             missing.append(server.name)
-            rows += [{"server": server.name, "bytes": size, "connections": connections, "refused": str(why)} for size, connections in wanted]
+            have = {(row["bytes"], row["connections"]) for row in rows if row["server"] == server.name}
+            rows += [{"server": server.name, "bytes": size, "connections": connections, "refused": str(why)}
+                     for size, connections in wanted if (size, connections) not in have]
     return report(rows) + len(missing)
 
 

@@ -12,8 +12,8 @@ import sys
 import time
 from pathlib import Path
 
-from lib import (IDLE_MAX, INSTRUCTIONS, NATIVE, QUICK, REPEATS, TOOLS, baseline, bring, cpu_split, idle_seconds, khttpd, nginx, no_time_waits,
-                 pinned, spread, wanted_rows, write)
+from lib import (IDLE_MAX, INSTRUCTIONS, NATIVE, QUICK, REPEATS, TOOLS, baseline, bring, cpu_split, idle_seconds, khttpd, named, nginx, no_time_waits,
+                 pinned, spread, write)
 
 # server: name, settings for the reader, port, khttpd's parameters to set first
 SERVERS = [("nginx", "1.22, one worker, no access log, return 200", 8080, {}),
@@ -21,14 +21,13 @@ SERVERS = [("nginx", "1.22, one worker, no access log, return 200", 8080, {}),
            ("user-http-server", "one thread, edge-triggered epoll, 64 KiB buffer, 256 events a wait, TCP_DEFER_ACCEPT, no parser", 8082, {}),
            ("khttpd fastpath=1", "answers from the receive path where it can; backlog=1024, as nginx's", 8081, {"fastpath": 1}),
            ("khttpd fastpath=0", "answers by a worker", 8081, {"fastpath": 0})]
-if "SERVERS" in os.environ:  # only some, by name, a semicolon between
-    SERVERS = [s for s in SERVERS if s[0] in os.environ["SERVERS"].split(";")]
+SERVERS = named("SERVERS", SERVERS, lambda server: server[0])
 OURS, FIRST_RIVAL = "khttpd fastpath=1", "nginx"
 # way, connections, requests or seconds, what khttpd's ratio to nginx is to reach
 ROWS = [("kept alive", 1, 2, 1.6), ("kept alive", 32, 2, 1.4), ("kept alive", 256, 2, 1.3),
         ("a connection each", 1, 10000, 1.5), ("a connection each", 32, 10000, 1.5),
         ("16 pipelined", 1, 80000, 2), ("16 pipelined", 32, 80000, 2)]
-ROWS = wanted_rows(ROWS, lambda row: f"{row[0]}, {row[1]}")
+ROWS = named("ONLY", ROWS, lambda row: f"{row[0]}, {row[1]}")
 SPLIT = "kept alive", 32  # of which it is told where the CPU time goes
 
 
@@ -72,8 +71,9 @@ def measure(way, connections, amount, port):
             time.sleep(amount / 2)
             spent, took = cpu_seconds(), time.monotonic() - began
             done = client.communicate()[0]
-        assert "Socket errors" not in done and "Non-2xx" not in done, done
-        return float(re.search(r"Requests/sec: +([\d.]+)", done)[1]), {kind: (spent[kind] - before[kind]) / took for kind in spent}
+        rate = re.search(r"Requests/sec: +([\d.]+)", done)
+        assert rate and not client.returncode and "Socket errors" not in done and "Non-2xx" not in done, done or "wrk has no result"
+        return float(rate[1]), {kind: (spent[kind] - before[kind]) / took for kind in spent}
     result = htstress(port, "-n", amount, "-c", connections, *(["-k", "-P", "16"] if "pipelined" in way else []))
     return result["requests_per_second"], {kind: spent / result["seconds"] for kind, spent in result["cpu_seconds"].items()}
 

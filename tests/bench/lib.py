@@ -107,7 +107,7 @@ class EchoServer:
         """Until it answers."""
         end = time.monotonic() + 30
         while True:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port), 10) as s:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 10) as s:
                 s.sendall(b"?")
                 if s.recv(1) == b"?":
                     return
@@ -134,8 +134,24 @@ ECHO_SERVERS = [
     EchoServer("threads", "a thread a connection, blocking, 64 KiB buffer", 12347, "thread-echo-server"),
     EchoServer("kthreads", "a kernel thread a connection, blocking, 64 KiB buffer", 12350, module="kthread_echo"),
 ]
-if "SERVERS" in os.environ:  # only some, by name, a semicolon between
-    ECHO_SERVERS = [s for s in ECHO_SERVERS if s.name in os.environ["SERVERS"].split(";")]
+
+
+def named(variable, things, name):
+    """Those that an environment variable names, by what name() says of them, a semicolon between; all, where it is not set. Names may
+    be another table's; but where all are, this one would be a table of nothing."""
+    if variable not in os.environ:
+        return things
+    wanted = os.environ[variable].split(";")
+    unknown = [word for word in wanted if word not in map(name, things)]
+    if unknown:
+        print(f"{NAME}: {variable}: no '{unknown[0]}' here, but: {'; '.join(map(name, things))}", file=sys.stderr)
+    if len(unknown) == len(wanted):
+        sys.exit(2)
+    return [thing for thing in things if name(thing) in wanted]
+
+
+if NAME.startswith(("echo", "memory")):
+    ECHO_SERVERS = named("SERVERS", ECHO_SERVERS, lambda server: server.name)
 
 
 NGINX = f"""
@@ -206,13 +222,6 @@ def no_time_waits():
     end = time.monotonic() + 70
     while int(re.search(r"^TCP: .* tw (\d+)", Path("/proc/net/sockstat").read_text(), re.M)[1]) and time.monotonic() < end:
         time.sleep(0.1)
-
-
-def wanted_rows(rows, name):
-    """Those of a measurement's rows that ONLY names, by what name() says of them; all, if it names none."""
-    if "ONLY" not in os.environ:
-        return rows
-    return [row for row in rows if name(row) in os.environ["ONLY"].split(";")]
 
 
 def spread(values, form="{:.0f}"):

@@ -14,6 +14,7 @@ from lib import ECHO_SERVERS, QUICK, TOOLS, NoServer, baseline, bring, khttpd, n
 
 COUNT = 1000 if QUICK else 5000
 PAGE = 4096
+FAILS = NoServer, AssertionError, OSError, subprocess.CalledProcessError
 # server: its port, and what has it serve
 HTTP_SERVERS = {"khttpd": (8081, khttpd), "nginx": (8080, nginx), "user-http-server": (8082, baseline)}
 # Asks once by each of so many connections, says so, and holds them until its input ends.
@@ -74,9 +75,11 @@ def held_echoes(port, count):
     """While this is open so many connections are."""
     with subprocess.Popen([TOOLS / "bench", "-c", str(count), "-n", "1", "--hold", "127.0.0.1", str(port)],
                           text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as client:
-        assert "holding" in client.stderr.readline()
-        yield
-        client.send_signal(signal.SIGTERM)
+        try:
+            assert "holding" in client.stderr.readline()
+            yield
+        finally:
+            client.send_signal(signal.SIGTERM)
         assert client.wait() == 0
 
 
@@ -84,9 +87,11 @@ def held_echoes(port, count):
 def held_requests(port, count):
     with subprocess.Popen([sys.executable, "-S", "-c", HTTP_CLIENT, str(port), str(count)], text=True, stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as client:
-        assert "holding" in client.stdout.readline()
-        yield
-        client.stdin.close()
+        try:
+            assert "holding" in client.stdout.readline()
+            yield
+        finally:
+            client.stdin.close()
         assert client.wait() == 0
 
 
@@ -113,13 +118,16 @@ def main():
         try:
             with server.serving() as process:
                 echoes.append(measure(server.name, server.port, held_echoes, process and process.pid))
-        except NoServer as why:
+        except FAILS as why:
             missing.append(f"{server.name}: {why}")
     requests = []
     for name, (port, serving) in HTTP_SERVERS.items():
-        with serving() as pid:
-            time.sleep(0.5)
-            requests.append(measure(name, port, held_requests, pid))
+        try:
+            with serving() as pid:
+                time.sleep(0.5)
+                requests.append(measure(name, port, held_requests, pid))
+        except FAILS as why:
+            missing.append(f"{name}: {why}")
     lines = []
     for rows in filter(None, (echoes, requests)):
         rows.sort(key=lambda row: row["all"])

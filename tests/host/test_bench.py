@@ -214,6 +214,59 @@ def test_refused_rows_leave_a_gap(tmp_path, plot):
     assert found[gap][1] == "NaN" and "NaN" not in found[1 - gap]
 
 
+def test_http_columns_go_by_name(tmp_path):
+    """A table whose first row was refused has them in another order."""
+    file = tmp_path / "http.csv"
+    file.write_text("way,connections,server,refused,requests_per_second,ns_per_request\r\n"
+                    "kept alive,1,nginx,no answer,,\r\nkept alive,1,khttpd fastpath=1,,9,7000\r\n", newline="")
+    subprocess.run(["gnuplot", "-e", f"csv='{file}'; out='{tmp_path}/a.png'", TOP / "plots" / "http.gp"], check=True)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_table_that_cannot_be_drawn_leaves_the_others(tmp_path):
+    """And no half of a picture; a caption's backquotes are not run."""
+    shutil.copytree(TOP / "plots", tmp_path / "plots")
+    bench = tmp_path / "output" / "bench"
+    bench.mkdir(parents=True)
+    (bench / "http.csv").write_text("way,connections,server,refused\n")
+    (bench / "drop.csv").write_text("how,sockets,ns_each\n")
+    (bench / "memory.csv").write_text("server,all,slab,stacks,page tables,TCP pages,RSS\nkecho,9,1,2,1,2,3\n")
+    (bench / "memory.caption").write_text("made by `touch ran`\n")
+    done = subprocess.run([tmp_path / "plots" / "draw"], cwd=tmp_path, check=False, text=True, capture_output=True)
+    assert done.returncode == 1 and done.stdout == "output/bench/memory.png\n", done
+    assert "could not draw output/bench/http.png" in done.stderr and "could not draw output/bench/drop.png" in done.stderr
+    assert sorted(p.name for p in tmp_path.rglob("*.png")) == ["memory.png"] and not list(tmp_path.rglob("ran"))
+
+
+@pytest.mark.parametrize("table,variable,value", [("echo", "SERVERS", "kehco"), ("http", "SERVERS", "kecho"), ("echo", "ONLY", "64, 1"),
+                                                  ("http", "ONLY", "kept, 1"), ("memory", "SERVERS", "nobody")])
+def test_names_of_nothing(tmp_path, table, variable, value):
+    """No empty table over the one that is there, and no success."""
+    done = subprocess.run([sys.executable, BENCH / f"{table}.py"], check=False, text=True, capture_output=True,
+                          env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real", variable: value})
+    assert done.returncode == 2 and f"{variable}: no '{value}'" in done.stderr and not list(tmp_path.iterdir()), done
+
+
+def test_a_server_that_says_nothing(tmp_path):
+    """Or resets whoever comes: it is not measured, and the others' rows stay."""
+    program = f"""
+import sys
+sys.argv[0] = 'echo.py'
+sys.path.insert(0, '{BENCH}')
+import lib, socket
+lib.socket.create_connection = lambda *_: (_ for _ in ()).throw(%s)
+lib.time.monotonic = iter(range(0, 10000, 20)).__next__
+try:
+    lib.EchoServer('silent', '', 1, 'x').wait()
+except lib.NoServer as why:
+    print(why)
+"""
+    for what in "TimeoutError()", "ConnectionResetError()":
+        done = subprocess.run([sys.executable, "-c", program % what], check=True, text=True, capture_output=True,
+                              env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real"})
+        assert done.stdout == "does not answer\n"
+
+
 def drawn(tmp_path, lines, columns):
     """The texts in the picture that plots/bars.gp makes of a table."""
     (tmp_path / "a.csv").write_text("\r\n".join(lines) + "\r\n", newline="")  # as Python's csv writes them

@@ -122,11 +122,125 @@ def test_all_byte_values_are_sent():
     (["-c", "999999"], "999999"),
     (["nowhere.invalid"], "nowhere.invalid"),
     (["a", "b", "c"], "'c'"),
+    (["-d", "2000000"], "up to 1000000, not '2000000'"),
+    (["--burst", "-n", "5"], "-n: with --burst"),
+    (["--burst", "-d", "1"], "-d: with --burst"),
+    (["--burst", "--reconnect"], "--burst and --reconnect"),
+    (["--reconnect", "--burst"], "--burst and --reconnect"),
+    (["--burst", "--hold"], "--hold: with --burst"),
+    (["--reconnect", "--hold"], "--hold: with --reconnect"),
+    (["-4", "-6"], "-4 and -6"),
+    (["-6", "127.0.0.1"], "127.0.0.1"),
 ])
 def test_bad_usage(args, says):
-    done = subprocess.run([BENCH, *args], text=True, capture_output=True, check=False)
+    done = subprocess.run([BENCH, *args], text=True, capture_output=True, check=False, timeout=60)
     assert done.returncode == 2
     assert says in done.stderr
+
+
+def test_files_that_threads_take_count():
+    """One more each than the connections: else the client's own want of them would look like the server's."""
+    for threads, status in (("60", 2), ("1", 1)):
+        done = subprocess.run(["sh", "-c", 'ulimit -n 650; exec "$0" "$@"', BENCH, "-c", "600", "-t", threads, "-n", "1", "127.0.0.1", "1"], text=True,
+                              capture_output=True, check=False)
+        assert done.returncode == status and ("ulimit -n" in done.stderr) == (status == 2), done
+        assert "Too many open files" not in done.stdout
+
+
+def test_one_that_hangs_takes_no_time_of_the_others():
+    """The rate is that of those who were answered, while they were."""
+    number = itertools.count()
+    silent = set()
+
+    class OneSilent(Faulty):
+        def serve(self, sock):
+            if next(number) == 2:
+                silent.add(sock)
+                return
+            super().serve(sock)
+
+    for how, most in ((["-n", 2000], 4), (["-d", 1], 1.5)):
+        number = itertools.count()
+        done = bench("-c", 4, *how, "--timeout", 6, "--json", port=OneSilent(lambda data: data).port)
+        result = json.loads(done.stdout)
+        assert done.returncode == 1 and result["errors"]["unanswered"] == 1 and result["errors"]["first"] == "no answer in time"
+        assert 0 < result["seconds"] < most, result
+
+
+def test_nothing_to_hold():
+    """Where no connection is open nobody waits for the end of what is held."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    done = bench("-c", 2, "-n", 1, "--hold", port=port)
+    assert done.returncode == 1 and "nothing to hold" in done.stderr
+
+
+@pytest.mark.parametrize("program", ["bench", "htstress", "tcpdrop", "user-echo-server", "user-http-server"])
+def test_help_that_cannot_be_written(program):
+    with open("/dev/full", "w", encoding="ascii") as full:
+        done = subprocess.run([TOP / "userspace" / program, "-h"], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 1 and "cannot write" in done.stderr
+
+
+def test_a_closed_stream_is_no_place_for_a_file(baseline):
+    """Else the result would be sent to the server, and nobody told."""
+    done = subprocess.run(["sh", "-c", f"exec {BENCH} -c 1 -n 1 127.0.0.1 {baseline} >&-"], text=True, capture_output=True, check=False)
+    assert done.returncode == 2 and "cannot be written" in done.stderr
+    done = subprocess.run(["sh", "-c", f"exec {TOP}/userspace/tcpdrop -l -a >&-"], text=True, capture_output=True, check=False)
+    assert done.returncode == 2 and "standard output" in done.stderr or not done.returncode  # there may be nothing to list
+
+
+def test_a_state_of_no_letters():
+    done = subprocess.run([TOP / "userspace" / "tcpdrop", "-l", "-s", ""], text=True, capture_output=True, check=False)
+    assert done.returncode == 2 and "'' is not a state" in done.stderr
+
+
+def test_all_are_released_at_once():
+    """Also where threads share them unevenly: no connect waits for another's."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(16)
+        client = subprocess.Popen([BENCH, "--burst", "-c", "7", "-t", "4", "--timeout", "5", "127.0.0.1", str(listener.getsockname()[1])],
+                                  stdout=subprocess.DEVNULL)
+        with contextlib.ExitStack() as held:
+            listener.settimeout(5)
+            for _ in range(7):  # nobody is answered, so that none makes room for another
+                held.enter_context(listener.accept()[0])
+            client.kill()
+            client.wait()
+
+
+def test_a_baseline_without_files_rests(tmp_path):
+    """It takes no CPU while it can accept nobody, and accepts again when it can."""
+    with socket.create_server(("127.0.0.1", 0)) as s:
+        port = s.getsockname()[1]
+    server = subprocess.Popen(["sh", "-c", f"ulimit -n 20; exec {TOP}/userspace/user-echo-server -a 127.0.0.1 -p {port}"])
+    try:
+        end = time.monotonic() + 20
+        while True:
+            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+                break
+            assert time.monotonic() < end
+        clients = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(30)]
+        clients[0].sendall(b"a")
+        assert clients[0].recv(1) == b"a"
+        time.sleep(0.2)
+
+        def ticks():
+            return sum(map(int, Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()[11:13]))
+
+        before = ticks()
+        time.sleep(1)
+        assert ticks() - before < 0.2 * os.sysconf("SC_CLK_TCK")
+        for s in clients[:15]:
+            s.close()
+        clients[29].sendall(b"z")
+        assert clients[29].recv(1) == b"z"
+        for s in clients:
+            s.close()
+    finally:
+        server.kill()
+        server.wait()
 
 
 @pytest.fixture

@@ -387,7 +387,7 @@ def test_plots(tmp_path):
 
 @pytest.mark.parametrize("args,why", [
     (["--follow", "nowhere"], "nowhere is not there"), (["--duration", "-1"], "-1"), (["--rotate", "0"], "'0'"),
-    (["--rotate", "ten"], "'ten'"), (["--keep", "-3"], "-3"), (["--plot-flows", "0"], "'0'"), (["--format", "xml"], "'xml'")])
+    (["--rotate", "ten"], "'ten'"), (["--keep", "-3"], "-3"), (["--plot-flows", "0"], "'0'"), (["--plot-flows", "401"], "'401'"), (["--format", "xml"], "'xml'")])
 def test_bad_usage(tmp_path, args, why):
     done = subprocess.run([READ_DATA, *args], cwd=tmp_path, text=True, capture_output=True, check=False)
     assert done.returncode == 2 and why in done.stderr and not list(tmp_path.iterdir())
@@ -473,6 +473,36 @@ def test_what_could_not_be_written_is_not_written_twice(tmp_path, monkeypatch):
     for path in tmp_path.glob("flow-*.csv"):
         assert [row["time (s)"] for row in csv.DictReader(path.read_text().splitlines())] == ["1.000000000", "2.000000000", "3.000000000"], path
     assert len(list(tmp_path.glob("flow-*.csv"))) == 3
+
+
+def test_a_caption_is_not_run(tmp_path):
+    """Gnuplot would run what stands between backquotes."""
+    read_data(tmp_path, [record(SEND, n) for n in range(3)], "--plot", "--caption", "made by `touch ran` \\ it's \"so\"")
+    assert (tmp_path / "output" / "cwnd.png").stat().st_size > 1000
+    assert not list(tmp_path.rglob("ran"))
+
+
+def test_flows_without_a_pace_or_a_round_trip_are_drawn(tmp_path):
+    """As one that nobody answers."""
+    never = {"sk_pacing_rate": (1 << 64) - 1, "srtt": 0, "rto": 0}
+    lines = [record(SEND, n, sport=port, **never) for n in range(3) for port in (1, 2)]
+    lines += [record(SEND, n, sport=3, sk_pacing_rate=1000) for n in range(3)]
+    for chosen in lines, lines[:6]:
+        read_data(tmp_path, chosen, "--plot")
+        for picture in "cwnd", "rtt", "flight", "pacing":
+            assert (tmp_path / "output" / f"{picture}.png").stat().st_size > 1000
+
+
+def test_pictures_of_a_log_that_was_cut_off(tmp_path):
+    """One line that is no record is told, and the rest drawn."""
+    read_data(tmp_path, "\n".join(record(SEND, n) for n in range(3)) + "\n1 2.0 10.0", "--plot", status=1)
+    assert (tmp_path / "output" / "cwnd.png").exists()
+
+
+def test_nowhere_to_print(tmp_path):
+    (tmp_path / "log").write_text(record(SEND, 1) + "\n")
+    done = subprocess.run(["sh", "-c", f"exec {READ_DATA} --follow log >&-"], cwd=tmp_path, text=True, capture_output=True, check=False)
+    assert done.returncode == 2 and "standard output is closed" in done.stderr
 
 
 def test_the_lines_of_the_manual(tmp_path):

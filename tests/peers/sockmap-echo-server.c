@@ -97,17 +97,21 @@ static void send_back(int fd)
 static void on_accept(int listener)
 {
 	struct epoll_event ev = { .events = EPOLLRDHUP | EPOLLET };
-	struct sockaddr_in6 peer;
+	struct sockaddr_in6 peer; /* or, of a listener on an IPv4 address, a sockaddr_in: its port is at the same place */
+	const struct sockaddr_in *in = (const struct sockaddr_in *)&peer;
 	socklen_t len = sizeof(peer);
 	struct key key;
 	int fd = accept(listener, (struct sockaddr *)&peer, &len);
 
 	if (fd < 0)
 		return;
-	memcpy(&key.addr, &peer.sin6_addr.s6_addr[12], sizeof(key.addr));
+	if (peer.sin6_family == AF_INET)
+		key.addr = in->sin_addr.s_addr;
+	else
+		memcpy(&key.addr, &peer.sin6_addr.s6_addr[12], sizeof(key.addr));
 	key.port = htonl(ntohs(peer.sin6_port));
 	ev.data.fd = fd;
-	if (!IN6_IS_ADDR_V4MAPPED(&peer.sin6_addr) ||
+	if ((peer.sin6_family == AF_INET6 && !IN6_IS_ADDR_V4MAPPED(&peer.sin6_addr)) ||
 	    bpf_map_update_elem(map_fd, &key, &fd, BPF_ANY) ||
 	    epoll_ctl(epoll_fd, EPOLL_CTL_ADD, fd, &ev))
 		close(fd);

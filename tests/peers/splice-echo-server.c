@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 
 #define EVENTS 256
 #define PIPE (1 << 20) /* bytes; without the right to so many it stays as the kernel makes it */
+#define SLOTS (PIPE / 4096) /* pieces that fit, were each but a byte */
 #define WATCHED (EPOLLIN | EPOLLRDHUP | EPOLLET)
 
 struct pipe {
@@ -84,7 +86,7 @@ static bool echo_some(struct client *c, bool to_the_end)
 	}
 	put = move(shared.out, c->fd, got);
 	if (put == got)
-		return to_the_end || got > 65535; /* less is all there was */
+		return to_the_end || got >= SLOTS; /* less is all there was */
 	if (put < 0 && errno != EAGAIN) {
 		close_pipe(shared); /* with what is in it */
 		open_pipe();
@@ -148,6 +150,7 @@ int main(int argc, char **argv)
 	int n, i, listener = server_open(argc, argv, "12353");
 	struct client *c;
 
+	signal(SIGPIPE, SIG_IGN); /* splice() to a client who has gone has no MSG_NOSIGNAL */
 	open_pipe();
 	epoll_fd = epoll_create1(0);
 	if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev))

@@ -30,6 +30,7 @@
  */
 #define PER_SOURCE 8000
 #define SOURCES 0xffff00
+#define SUPERVISE_NS 1000000000 /* how often it is looked whether something moves */
 
 enum state { IDLE, CONNECTING, OPEN, DONE, FAILED };
 
@@ -65,6 +66,7 @@ struct worker {
 	char *own; /* the protocol's, of all its connections */
 	_Atomic uint64_t moved; /* bytes that came back, and connections made */
 	_Atomic uint64_t messages;
+	uint64_t done_at; /* ns: when a connection was last through with all of its messages */
 	uint64_t bytes;
 	struct load_result r;
 };
@@ -79,6 +81,7 @@ struct run {
 	int wake_fd; /* readable when the workers are to look at @give_up */
 	pthread_mutex_t lock; /* for the condition alone */
 	pthread_cond_t changed; /* @connecting or @running became 0 */
+	uint64_t moved_at; /* ns: when that was, as far as is known: what watches looks once in a while */
 	uint64_t ended; /* ns, and the CPU time since the start: the last worker's to set */
 	struct cpustat cpu;
 	struct worker *workers;
@@ -122,7 +125,7 @@ static void fail(struct worker *w, struct conn *c, uint64_t *counter, const char
 		w->left--;
 }
 
-static void watch(struct worker *w, struct conn *c, bool write_too, int op)
+static int watch(struct worker *w, struct conn *c, bool write_too, int op)
 {
 	struct epoll_event ev = {
 		.events = EPOLLIN | (write_too ? EPOLLOUT : 0),
@@ -130,7 +133,7 @@ static void watch(struct worker *w, struct conn *c, bool write_too, int op)
 	};
 
 	c->want_write = write_too;
-	epoll_ctl(w->epoll_fd, op, c->fd, &ev);
+	return epoll_ctl(w->epoll_fd, op, c->fd, &ev);
 }
 
 /* Sends what the socket takes of the message under way. */
@@ -225,7 +228,19 @@ static void start_connect(struct worker *w, struct conn *c)
 		fail(w, c, &w->r.connect_failed, "connect", err);
 		return;
 	}
-	watch(w, c, true, EPOLL_CTL_ADD);
+	if (watch(w, c, true, EPOLL_CTL_ADD))
+		fail(w, c, &w->r.connect_failed, "epoll_ctl", errno);
+}
+
+/* A connect() to a port from which it goes out itself, as nobody listens there, meets itself, and would hear its own words. */
+static bool is_own_peer(int fd)
+{
+	struct sockaddr_storage ends[2] = { 0 };
+	socklen_t len = sizeof(ends[0]), len2 = len;
+
+	return !getsockname(fd, (struct sockaddr *)&ends[0], &len) &&
+	       !getpeername(fd, (struct sockaddr *)&ends[1], &len2) && len == len2 &&
+	       !memcmp(&ends[0], &ends[1], len);
 }
 
 static void finish_connect(struct worker *w, struct conn *c)
@@ -234,6 +249,8 @@ static void finish_connect(struct worker *w, struct conn *c)
 	int err = 0;
 
 	getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &err, &len);
+	if (!err && w->run->opt->may_meet_itself && is_own_peer(c->fd))
+		err = ECONNREFUSED;
 	if (err)
 		fail(w, c, &w->r.connect_failed, "connect", err);
 	else
@@ -250,6 +267,7 @@ static void end_conn(struct worker *w, struct conn *c)
 		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
 	}
 	c->state = DONE;
+	w->done_at = now_ns();
 	w->left--;
 }
 
@@ -433,10 +451,9 @@ static void start_workers(struct run *run)
 {
 	const struct load_options *opt = run->opt;
 	struct epoll_event ev = { .events = EPOLLIN, .data.ptr = NULL };
-	unsigned int i, limit;
+	unsigned int i;
 	struct worker *w;
 
-	limit = opt->mode == LOAD_BURST ? opt->conns : CONNECTING_MAX;
 	run->workers = calloc(opt->threads, sizeof(*run->workers));
 	if (!run->workers)
 		die("out of memory");
@@ -449,7 +466,8 @@ static void start_workers(struct run *run)
 		w->again = calloc(w->n_conns, sizeof(*w->again));
 		w->own = calloc(w->n_conns, opt->protocol->state_size);
 		w->buf = malloc(READ_SIZE);
-		w->connect_max = limit / opt->threads ?: 1;
+		w->connect_max = opt->mode == LOAD_BURST ? w->n_conns
+							 : CONNECTING_MAX / opt->threads ?: 1;
 		w->epoll_fd = epoll_create1(0);
 		epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, run->wake_fd, &ev);
 		if (!w->conns || !w->again || !w->own || !w->buf || w->epoll_fd < 0)
@@ -493,13 +511,14 @@ static void supervise(struct run *run, _Atomic unsigned int *counter, uint64_t e
 		/* What is under way when the time is over may come in drops: that is waited for as long at most. */
 		if (now - (run->stop ? began : moved_at) > opt->stall * 1000000000ull &&
 		    !run->give_up) {
+			run->moved_at = moved_at;
 			run->give_up = true;
 			eventfd_write(run->wake_fd, 1);
 		}
 		if (opt->progress)
 			fprintf(stderr, "\r%5.1f s  %llu answers ", (now - began) / 1e9,
 				(unsigned long long)total(run, true));
-		next = now + (opt->progress ? 100000000 : 1000000000);
+		next = now + (opt->progress ? SUPERVISE_NS / 10 : SUPERVISE_NS);
 		if (next > end)
 			next = end;
 		until = (struct timespec){ next / 1000000000, next % 1000000000 };
@@ -565,17 +584,64 @@ static void merge(struct run *run, struct load_result *r)
 	}
 }
 
-static void hold_open(void)
+/* When the last answer came: not when those who got none were given up. */
+static uint64_t last_answer(const struct run *run)
+{
+	uint64_t at = 0;
+	unsigned int i;
+
+	if (!run->give_up)
+		return run->ended;
+	for (i = 0; i < run->opt->threads; i++)
+		if (run->workers[i].done_at > at)
+			at = run->workers[i].done_at;
+	/* Looked at once a second or a little later: what moved last may be that connection's last. */
+	return at + SUPERVISE_NS * 5ull / 4 >= run->moved_at ? at : run->moved_at;
+}
+
+static bool holds_some(const struct run *run)
+{
+	const struct worker *w;
+	unsigned int i, k;
+
+	for (i = 0; i < run->opt->threads; i++) {
+		w = &run->workers[i];
+		for (k = 0; k < w->n_conns; k++)
+			if (w->conns[k].fd >= 0)
+				return true;
+	}
+	return false;
+}
+
+static void hold_open(const struct run *run)
 {
 	sigset_t set;
 	int sig;
 
+	if (!holds_some(run)) {
+		fputs("nothing to hold: no connection is open\n", stderr);
+		return;
+	}
 	sigemptyset(&set);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGTERM);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	fputs("holding\n", stderr);
 	sigwait(&set, &sig);
+}
+
+/* Whether the kernel may take @port for the near end of a connection. */
+static bool is_ephemeral(unsigned int port)
+{
+	FILE *f = fopen("/proc/sys/net/ipv4/ip_local_port_range", "r");
+	unsigned int from = 1, to = 65535;
+
+	if (f) {
+		if (fscanf(f, "%u %u", &from, &to) != 2)
+			from = 1;
+		fclose(f);
+	}
+	return port >= from && port <= to;
 }
 
 void load_complete(struct load_options *opt)
@@ -585,9 +651,11 @@ void load_complete(struct load_options *opt)
 
 	if (opt->threads > opt->conns)
 		opt->threads = opt->conns;
-	if (files < opt->conns + 32)
-		die("-c %u needs as many open files, and 'ulimit -n' allows %" PRIu64, opt->conns,
-		    files);
+	if (files < (uint64_t)opt->conns + opt->threads + 32)
+		die("-c %u -t %u need %u open files, and 'ulimit -n' allows %" PRIu64, opt->conns,
+		    opt->threads, opt->conns + opt->threads + 32, files);
+	/* The port is where it is in both families. */
+	opt->may_meet_itself = is_ephemeral(ntohs(in->sin_port));
 	opt->spread = opt->addr->ss_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 == 127 &&
 		      (opt->conns > PER_SOURCE || opt->mode == LOAD_RECONNECT);
 	opt->progress = isatty(STDERR_FILENO);
@@ -616,11 +684,11 @@ void load_run(const struct load_options *opt, struct load_result *result)
 	}
 	if (opt->progress)
 		fputs("\r\033[K", stderr);
-	result->seconds = (run.ended - began) / 1e9;
+	result->seconds = ((last_answer(&run) ?: run.ended) - began) / 1e9;
 	result->cpu = run.cpu;
 	merge(&run, result);
 	if (opt->hold)
-		hold_open();
+		hold_open(&run);
 }
 
 static void write_hist(const struct load_result *r, const char *file)
@@ -634,12 +702,17 @@ static void write_hist(const struct load_result *r, const char *file)
 		die("cannot write %s", file);
 }
 
+static const char *first_error(const struct load_result *r)
+{
+	return r->first_error[0] || !r->unfinished ? r->first_error : "no answer in time";
+}
+
 void load_print_errors(const struct load_result *r)
 {
 	printf("errors: %" PRIu64 " connect, %" PRIu64 " broken, %" PRIu64 " closed early, %" PRIu64
 	       " wrong bytes, %" PRIu64 " unanswered; first: %s\n",
 	       r->connect_failed, r->broken, r->short_eof, r->mismatched, r->unfinished,
-	       r->first_error[0] ? r->first_error : "no answer in time");
+	       first_error(r));
 }
 
 void load_json_errors(const struct load_result *r, FILE *to)
@@ -648,7 +721,7 @@ void load_json_errors(const struct load_result *r, FILE *to)
 		"{\"connect\": %" PRIu64 ", \"broken\": %" PRIu64 ", \"closed_early\": %" PRIu64
 		", \"wrong_bytes\": %" PRIu64 ", \"unanswered\": %" PRIu64 ", \"first\": ",
 		r->connect_failed, r->broken, r->short_eof, r->mismatched, r->unfinished);
-	json_string(r->first_error, to);
+	json_string(first_error(r), to);
 	fputc('}', to);
 }
 
@@ -673,10 +746,10 @@ bool load_option(int c, struct load_options *opt, int *family, struct load_outpu
 		opt->threads = number("-t", optarg, 1, 1024);
 		break;
 	case '4':
-		*family = AF_INET;
-		break;
 	case '6':
-		*family = AF_INET6;
+		if (*family != AF_UNSPEC && *family != (c == '4' ? AF_INET : AF_INET6))
+			die("-4 and -6: one of them");
+		*family = c == '4' ? AF_INET : AF_INET6;
 		break;
 	case LOAD_OPT_LEAN:
 		opt->lean = true;

@@ -70,6 +70,7 @@ enum load_mode {
  * @stall: seconds without a byte on any connection after which the run is given up
  * @progress: show it on stderr
  * @spread: take source addresses from all of 127.0.0.0/8, when the server is there
+ * @may_meet_itself: the port is one that the kernel may give to a connection's near end
  * @hold: keep the connections open at the end until SIGINT or SIGTERM
  */
 struct load_options {
@@ -88,6 +89,7 @@ struct load_options {
 	unsigned int stall;
 	bool progress;
 	bool spread;
+	bool may_meet_itself;
 	bool hold;
 };
 
@@ -96,7 +98,8 @@ struct load_options {
  * @messages: requests that were answered right (with @lean: as far as it is checked)
  * @bad: requests that were answered, but not as wanted
  * @bytes: bytes that came back
- * @seconds: from the first message's start (burst, reconnect: first connect) to the last one's end
+ * @seconds: from the first message's start (burst, reconnect: first connect) to the last one's end; where some
+ *	got no answer, to the last that did, to a second
  * @latency: first byte sent to last byte back, ns; with burst from the start of the connect
  * @connect: time that connects took, ns
  * @cpu: where the machine's CPU time went in those seconds

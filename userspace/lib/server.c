@@ -30,6 +30,8 @@ struct client {
 
 static char scratch[BUFFER];
 static int epoll_fd;
+static int listener_fd;
+static bool full; /* no file is left for who would be accepted next, until one is closed */
 
 static server_answer answer_of;
 
@@ -51,11 +53,21 @@ static void usage(FILE *to, const char *name, const char *port)
 		name, port);
 }
 
+static void listen_on(bool on)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+
+	full = !on;
+	epoll_ctl(epoll_fd, on ? EPOLL_CTL_ADD : EPOLL_CTL_DEL, listener_fd, &ev);
+}
+
 static void client_close(struct client *c)
 {
 	close(c->fd);
 	free(c->held);
 	free(c);
+	if (full)
+		listen_on(true);
 }
 
 static void client_watch(struct client *c, uint32_t events)
@@ -139,14 +151,18 @@ static void on_writable(struct client *c)
 }
 
 /* One: epoll goes on telling of who is left, and an accept() that finds nobody makes a file for him first. */
-static void on_accept(int listener)
+static void on_accept(void)
 {
 	struct epoll_event ev = { .events = WATCHED };
-	int fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK);
+	int fd = accept4(listener_fd, NULL, NULL, SOCK_NONBLOCK);
 	struct client *c;
 
-	if (fd < 0)
+	if (fd < 0) {
+		/* Or epoll would tell of him again and again, who cannot come in. */
+		if (errno == EMFILE || errno == ENFILE)
+			listen_on(false);
 		return;
+	}
 	c = calloc(1, sizeof(*c));
 	if (!c) {
 		close(fd);
@@ -207,7 +223,7 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case 'h':
 			usage(stdout, name, default_port);
-			exit(0);
+			exit(printed());
 		default:
 			usage(stderr, name, default_port);
 			exit(2);
@@ -223,6 +239,7 @@ int server_open(int argc, char **argv, const char *port)
 {
 	struct options o = { .addr = "::", .port = port, .backlog = 4096 };
 
+	guard_streams();
 	parse(argc, argv, &o);
 	raise_nofile();
 	return open_listener(&o);
@@ -230,22 +247,23 @@ int server_open(int argc, char **argv, const char *port)
 
 int server_main(int argc, char **argv, const char *port, server_answer answer)
 {
-	struct epoll_event events[EVENTS], ev = { .events = EPOLLIN };
+	struct epoll_event events[EVENTS];
 	struct client *c;
-	int listener, n, i;
+	int n, i;
 
 	answer_of = answer;
-	listener = server_open(argc, argv, port);
+	listener_fd = server_open(argc, argv, port);
 	epoll_fd = epoll_create1(0);
-	if (epoll_fd < 0 || epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &ev))
+	if (epoll_fd < 0)
 		die("epoll: %s", strerror(errno));
+	listen_on(true);
 
 	for (;;) {
 		n = epoll_wait(epoll_fd, events, EVENTS, -1);
 		for (i = 0; i < n; i++) {
 			c = events[i].data.ptr;
 			if (!c)
-				on_accept(listener);
+				on_accept();
 			else if (c->held)
 				on_writable(c);
 			else

@@ -2,6 +2,7 @@
 #include "util.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
 #include <stdarg.h>
@@ -24,6 +25,26 @@ void die(const char *fmt, ...)
 	va_end(ap);
 	fputc('\n', stderr);
 	exit(2);
+}
+
+int printed(void)
+{
+	if (!fflush(stdout) && !ferror(stdout))
+		return 0;
+	fprintf(stderr, "%s: cannot write: %s\n", program_invocation_short_name, strerror(errno));
+	return 1;
+}
+
+void guard_streams(void)
+{
+	int fd;
+
+	/* The least that is free is what open() returns. Read-only, so that a write to it fails as it would have. */
+	do
+		fd = open("/dev/null", O_RDONLY);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	if (fd >= 0)
+		close(fd);
 }
 
 uint64_t number(const char *option, const char *text, uint64_t min, uint64_t max)
@@ -137,6 +158,6 @@ double seconds(const char *option, const char *text)
 	double value = strtod(text, &end);
 
 	if (end == text || *end || !(value > 0 && value <= 1e6))
-		die("%s takes a number of seconds above 0, not '%s'", option, text);
+		die("%s takes a number of seconds above 0, up to 1000000, not '%s'", option, text);
 	return value;
 }

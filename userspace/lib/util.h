@@ -16,6 +16,20 @@
 void die(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 /**
+ * printed() - what a program that has printed its help exits with
+ *
+ * Return: 0; or 1, and it says why, if standard output could not be written.
+ */
+int printed(void);
+
+/**
+ * guard_streams() - for a program's beginning: see that no file takes the place of a standard stream that is closed
+ *
+ * Else what is printed would go into that file.
+ */
+void guard_streams(void);
+
+/**
  * number() - parse the value of an option, or die naming both
  * @option: the option's name, for the message
  * @text: its value
@@ -63,7 +77,7 @@ void csv_string(const char *s, FILE *to);
 /**
  * seconds() - parse the value of an option that is a duration, or die naming both
  * @option: the option's name, for the message
- * @text: its value, above 0
+ * @text: its value, above 0, at most 10^6
  */
 double seconds(const char *option, const char *text);
 
