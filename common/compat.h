@@ -40,11 +40,12 @@ static inline void compat_sk_no_task_frag(struct sock *sk)
 
 /**
  * compat_sk_hold_net() - make a kernel socket hold its network namespace, as a user's does
- * @sk: a socket with sk_net_refcnt == 0 whose namespace the caller holds; owned by the caller
+ * @sk: a socket with sk_net_refcnt == 0 whose namespace the caller holds; better not locked, as
+ *	the namespace's tracker may allocate, and wait for that
  *
  * Without it tcp_close() stops the socket's timers, so that a lost FIN or last segment is never
  * sent again. sk_net_refcnt_upgrade() came with 6.14 and was carried back to 6.12; the namespace
- * trackers came with 5.17.
+ * trackers came with 5.17, from 6.2 on those of kernel sockets that do not hold it, too.
  */
 static inline void compat_sk_hold_net(struct sock *sk)
 {
@@ -52,6 +53,9 @@ static inline void compat_sk_hold_net(struct sock *sk)
 	sk_net_refcnt_upgrade(sk);
 #elif LINUX_VERSION_CODE >= KERNEL_VERSION(5, 17, 0)
 	sk->sk_net_refcnt = 1;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 2, 0)
+	__netns_tracker_free(sock_net(sk), &sk->ns_tracker, false);
+#endif
 	get_net_track(sock_net(sk), &sk->ns_tracker, GFP_KERNEL);
 	sock_inuse_add(sock_net(sk), 1);
 #else
@@ -130,7 +134,7 @@ static inline int compat_tcp_send_pages(struct sock *sk, struct bio_vec *page, s
  * @hnum: the port here, host byte order
  * @ifindex: also those bound to this interface; 0 for those bound to none
  *
- * Called in an RCU read-side section. Up to 6.12 the table to look in is an argument.
+ * Called in an RCU read-side section. Up to 6.17 the table to look in is an argument.
  *
  * Return: the socket, held, for sock_gen_put(); or NULL.
  */
@@ -138,7 +142,7 @@ static inline struct sock *compat_inet_lookup_established(struct net *net, __be3
 							  __be16 sport, __be32 daddr, u16 hnum,
 							  int ifindex)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
 	return __inet_lookup_established(net, saddr, sport, daddr, hnum, ifindex, 0);
 #else
 	return __inet_lookup_established(net, net->ipv4.tcp_death_row.hashinfo, saddr, sport, daddr,
@@ -162,7 +166,7 @@ static inline struct sock *
 compat_inet6_lookup_established(struct net *net, const struct in6_addr *saddr, __be16 sport,
 				const struct in6_addr *daddr, u16 hnum, int ifindex)
 {
-#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 13, 0)
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(6, 18, 0)
 	return __inet6_lookup_established(net, saddr, sport, daddr, hnum, ifindex, 0);
 #else
 	return __inet6_lookup_established(net, net->ipv4.tcp_death_row.hashinfo, saddr, sport,

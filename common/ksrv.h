@@ -305,6 +305,16 @@ bool ksrv_conn_unacked(struct ksrv_conn *conn);
 unsigned long ksrv_conn_moved(struct ksrv_conn *conn);
 
 /**
+ * ksrv_jiffies() - a duration as jiffies
+ * @seconds: how long; a longer one than jiffies can tell apart, which on a 32-bit machine is one of
+ *	weeks, becomes the longest that they can
+ */
+static inline unsigned long ksrv_jiffies(unsigned int seconds)
+{
+	return min_t(u64, (u64)seconds * HZ, MAX_JIFFY_OFFSET);
+}
+
+/**
  * ksrv_conn_user_timeout() - how long to wait for a peer that acknowledges nothing
  * @conn: a connection, in pump context
  * @seconds: since it last acknowledged some of what was sent (RFC 5482), to within a second or

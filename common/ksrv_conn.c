@@ -266,9 +266,8 @@ static void close_orderly(struct ksrv_conn *conn)
 	if (READ_ONCE(sk->sk_state) != TCP_CLOSE)
 		net = maybe_get_net(sock_net(sk));
 	if (net) {
+		compat_sk_hold_net(sk); /* which does no harm to one that has closed meanwhile */
 		lock_sock(sk);
-		if (sk->sk_state != TCP_CLOSE)
-			compat_sk_hold_net(sk);
 		set_user_timeout(conn, sk);
 		release_sock(sk);
 		put_net(net);

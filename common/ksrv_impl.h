@@ -22,13 +22,13 @@
 #include "compat.h"
 #include "ksrv.h"
 
-/* Bytes that one run of the pump takes before it hands the rest to the worker. */
+/* Bytes that one run of the pump takes, or answers, before it hands the rest to the worker. */
 #define KSRV_PUMP_BUDGET (256 * 1024)
 /* Bytes that each of its buffers counts as at least. */
 #define KSRV_PUMP_COST 512
 /*
  * What one run of an I/O worker does before it lets others run: connections pumped, where every
- * KSRV_IO_COST bytes that move count as a further one.
+ * KSRV_IO_COST bytes of a pump's budget count as a further one.
  */
 #define KSRV_IO_BUDGET 64
 #define KSRV_IO_COST 16384
@@ -41,6 +41,10 @@
 /* First and longest pause before another try where memory was short, in jiffies. */
 #define KSRV_RETRY_MIN (HZ / 100 + 1)
 #define KSRV_RETRY_MAX HZ
+/* Release workers that run at a time. */
+#define KSRV_RELEASERS 8
+/* Connections that the sweep looks at before it lets others have the list. */
+#define KSRV_SWEEP_BATCH 256
 /* How often deadlines are looked at, in jiffies. */
 #define KSRV_SWEEP_PERIOD HZ
 /* How long input is thrown away after ksrv_conn_finish(), until the peer's FIN. */
@@ -144,7 +148,8 @@ struct ksrv_peer {
  * @conns_mutex: guards @conns and @peers
  * @peers: by address, who the connections come from; NULL where nobody asks
  * @peer_key: secret, so that nobody can choose addresses that share a bucket
- * @conns: every connection that has not left (stage 4 of ksrv.h)
+ * @conns: every connection that has not left (stage 4 of ksrv.h), and @swept
+ * @swept: in @conns, behind the last that the sweep has looked at, while it lets others have those
  * @active: connections that are not freed yet; only created and freed change it
  * @ended: of these, how many have ended and wait to be freed
  * @idle: woken when @active becomes 0
@@ -170,6 +175,7 @@ struct ksrv_server {
 	struct hlist_head *peers;
 	hsiphash_key_t peer_key;
 	struct list_head conns;
+	struct list_head swept;
 	atomic_t active;
 	atomic_t ended;
 	wait_queue_head_t idle;
@@ -206,6 +212,7 @@ struct ksrv_server {
  * @eof_told: (pump) the protocol was told of the end of input
  * @borrowed: (pump) the CPU's page that the first of the answers which are not acknowledged was
  *	copied into; to be compared only
+ * @answered: (pump) bytes that ksrv_send() has sent for the piece of input at hand
  * @finish: (pump) enum ksrv_finish
  * @retry: (pump) next pause where memory was short, jiffies
  * @deadline_kind: (pump) what ksrv_conn_deadline() was given
@@ -242,6 +249,7 @@ struct ksrv_conn {
 	bool unfinished;
 	bool eof_told;
 	const struct page *borrowed;
+	int answered;
 	u8 finish;
 	u16 retry;
 	u16 deadline_kind;

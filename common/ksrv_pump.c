@@ -81,7 +81,7 @@ void ksrv_conn_deadline(struct ksrv_conn *conn, unsigned int seconds, unsigned i
 {
 	conn->deadline_kind = kind;
 	/* 0 stands for none, so a deadline that falls on it is put off by a jiffy. */
-	WRITE_ONCE(conn->deadline, seconds ? (jiffies + (unsigned long)seconds * HZ) ?: 1 : 0);
+	WRITE_ONCE(conn->deadline, seconds ? (jiffies + ksrv_jiffies(seconds)) ?: 1 : 0);
 }
 
 void ksrv_conn_count(struct ksrv_conn *conn, unsigned int which)
@@ -118,7 +118,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 	struct ksrv_conn *conn = desc->arg.data;
 	struct sock *sk = conn->sock->sk;
 	struct ksrv_input in;
-	int taken;
+	int taken, cost;
 
 	if (conn->blocked || conn->deferred || test_bit(KSRV_C_DYING, &conn->flags))
 		return 0;
@@ -128,6 +128,7 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 	in.off = off;
 	in.len = len;
 	in.place[0].part = NULL; /* which says that the rest is not set */
+	conn->answered = 0;
 	taken = conn->finish ? 0 : conn->srv->svc->ops->recv(conn, &in);
 	if (unlikely(taken < 0)) {
 		ksrv_conn_end(conn, KSRV_END_ERROR);
@@ -145,7 +146,9 @@ static int pump_skb(read_descriptor_t *desc, struct sk_buff *skb, unsigned int o
 	 */
 	if (taken && inet_csk_ack_scheduled(sk) && tcp_sk(sk)->write_seq == tcp_sk(sk)->snd_nxt)
 		inet_csk_exit_pingpong_mode(sk);
-	desc->count -= min_t(size_t, max(taken, KSRV_PUMP_COST), desc->count);
+	/* A few bytes may ask for many. */
+	cost = max3(taken, conn->answered, KSRV_PUMP_COST);
+	desc->count -= min_t(size_t, cost, desc->count);
 	desc->written += taken;
 	return taken;
 }
@@ -288,7 +291,7 @@ static void expire_lingering(struct ksrv_conn *conn)
 
 	if (!is_unread(conn->sock->sk) || (!patience && !svc->idle_timeout))
 		ksrv_conn_end(conn, KSRV_END_ORDERLY);
-	else if (!patience || passed < HZ * (unsigned long)ksrv_uint(patience))
+	else if (!patience || passed < ksrv_jiffies(ksrv_uint(patience)))
 		ksrv_conn_deadline(conn, 1, 0);
 	else
 		ksrv_give_up(conn);
@@ -345,7 +348,7 @@ bool ksrv_pump_expired(struct ksrv_conn *conn)
  *
  * The pump's lock is held. Never sleeps, never frees.
  *
- * Return: bytes of input that were taken.
+ * Return: how much of KSRV_PUMP_BUDGET was used up.
  */
 size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 {
@@ -387,7 +390,7 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 	if (unlikely(sk->sk_shutdown || sk->sk_err || sk->sk_state == TCP_CLOSE))
 		look_for_end(conn, sk);
 	pump_end(conn);
-	return desc.written;
+	return KSRV_PUMP_BUDGET - desc.count;
 }
 
 /*
@@ -397,7 +400,7 @@ size_t ksrv_pump(struct ksrv_conn *conn, bool softirq)
 static size_t pump_queued(struct ksrv_conn *conn)
 {
 	struct sock *sk = conn->sock->sk;
-	size_t moved = 0;
+	size_t used = 0;
 
 	bh_lock_sock(sk);
 	if (unlikely(sock_owned_by_user(sk))) {
@@ -407,11 +410,11 @@ static size_t pump_queued(struct ksrv_conn *conn)
 	}
 	conn->queued = false;
 	if (likely(!conn->detached))
-		moved = ksrv_pump(conn, false);
+		used = ksrv_pump(conn, false);
 	else
 		queue_work(conn->srv->release_wq, &conn->release); /* which waited for us */
 	bh_unlock_sock(sk);
-	return moved;
+	return used;
 }
 
 /*

@@ -164,8 +164,11 @@ static int send_pages(struct ksrv_conn *conn, struct bio_vec *pages, size_t n, s
 int ksrv_send(struct ksrv_conn *conn, const void *data, size_t len, bool more)
 {
 	struct kvec piece = { .iov_base = (void *)data, .iov_len = len };
+	int sent = send_pieces(conn, &piece, 1, len, more);
 
-	return send_pieces(conn, &piece, 1, len, more);
+	if (likely(sent > 0))
+		conn->answered += sent;
+	return sent;
 }
 
 /**

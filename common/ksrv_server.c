@@ -9,10 +9,13 @@
 #include "ksrv_impl.h"
 
 /*
- * The module's one server. Set by ksrv_register() before the pernet operations are there;
- * cleared by the exit operation, which runs once for its namespace: pernet_ops_rwsem sees to that.
+ * The module's one server, and its namespace, which is only compared. Set by ksrv_register() before
+ * the pernet operations are there; cleared by the exit operation, which runs once for that
+ * namespace. It may run for others at the same time: one whose set-up failed is undone while
+ * another goes.
  */
-static struct ksrv_server *the_server;
+static struct ksrv_server *the_server; /* under the_server_mutex, but in ksrv_register() */
+static struct net *the_net;
 /* Keeps the_server from going with its namespace where no lock of the namespaces' does. */
 static DEFINE_MUTEX(the_server_mutex);
 
@@ -124,7 +127,8 @@ static int server_init(struct ksrv_server *srv)
 	srv->work_wq = alloc_workqueue("%s_work", WQ_UNBOUND, 0, name);
 	if (!srv->work_wq)
 		goto err_sweep_wq;
-	srv->release_wq = alloc_workqueue("%s_release", WQ_UNBOUND, 0, name);
+	/* Peers who reset all their connections at once are to make no thread for each. */
+	srv->release_wq = alloc_workqueue("%s_release", WQ_UNBOUND, KSRV_RELEASERS, name);
 	if (!srv->release_wq)
 		goto err_work_wq;
 	err = ksrv_stat_init(srv);
@@ -171,8 +175,11 @@ static void end_all(struct ksrv_server *srv)
 	struct ksrv_conn *conn;
 
 	mutex_lock(&srv->conns_mutex);
-	list_for_each_entry(conn, &srv->conns, node)
-		ksrv_conn_end(conn, last_end(conn));
+	list_for_each_entry(conn, &srv->conns, node) {
+		cond_resched();
+		if (&conn->node != &srv->swept) /* else it is no connection */
+			ksrv_conn_end(conn, last_end(conn));
+	}
 	mutex_unlock(&srv->conns_mutex);
 }
 
@@ -211,12 +218,15 @@ static void server_uninit(struct ksrv_server *srv)
 /* Runs when the server's namespace goes, and for each namespace when the module does. */
 static void __net_exit server_net_exit(struct net *net)
 {
-	struct ksrv_server *srv = the_server;
+	struct ksrv_server *srv;
 
-	if (!srv || srv->net != net)
+	/* Without the mutex: who reads the statistics has it for as long as his memory takes. */
+	if (READ_ONCE(the_net) != net)
 		return;
 	mutex_lock(&the_server_mutex);
+	srv = the_server;
 	the_server = NULL;
+	WRITE_ONCE(the_net, NULL);
 	mutex_unlock(&the_server_mutex);
 	server_uninit(srv);
 	pr_info("no longer listening on port %u\n", ksrv_uint(srv->svc->port));
@@ -241,6 +251,7 @@ int ksrv_register(const struct ksrv_service *svc)
 	if (err)
 		goto err_free;
 	the_server = srv;
+	WRITE_ONCE(the_net, srv->net);
 	err = register_pernet_device(&server_net_ops);
 	if (err)
 		goto err_server;
@@ -250,6 +261,7 @@ int ksrv_register(const struct ksrv_service *svc)
 
 err_server:
 	the_server = NULL;
+	WRITE_ONCE(the_net, NULL);
 	server_uninit(srv);
 err_free:
 	kfree(srv);

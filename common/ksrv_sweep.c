@@ -44,14 +44,14 @@ static void look_at_acks(struct ksrv_conn *conn)
  */
 static bool is_deaf(const struct ksrv_conn *conn)
 {
-	unsigned long timeout = READ_ONCE(conn->user_timeout);
+	unsigned int timeout = READ_ONCE(conn->user_timeout);
 
-	return timeout && time_after(jiffies, conn->acked + timeout * HZ);
+	return timeout && time_after(jiffies, conn->acked + ksrv_jiffies(timeout));
 }
 
 static bool is_idle(const struct ksrv_conn *conn, unsigned int timeout)
 {
-	return time_after(jiffies, READ_ONCE(conn->stamp) + (unsigned long)timeout * HZ);
+	return time_after(jiffies, READ_ONCE(conn->stamp) + ksrv_jiffies(timeout));
 }
 
 static bool is_due(const struct ksrv_conn *conn)
@@ -102,6 +102,18 @@ static void look_at(struct ksrv_server *srv, struct ksrv_conn *conn, unsigned in
 	local_bh_enable();
 }
 
+/* Without the pump's lock, which is taken only where something may be due. */
+static void look_over(struct ksrv_server *srv, struct ksrv_conn *conn, unsigned int timeout)
+{
+	if (READ_ONCE(conn->flags) & (BIT(KSRV_C_DYING) | BIT(KSRV_C_OPENING)))
+		return;
+	look_at_acks(conn);
+	if (READ_ONCE(conn->sock->sk->sk_frag.page))
+		take_page(conn->sock->sk);
+	if (is_due(conn) || is_deaf(conn) || (timeout && is_idle(conn, timeout)))
+		look_at(srv, conn, timeout);
+}
+
 /**
  * ksrv_sweep_work() - the sweep; runs again as long as there are connections
  * @work: ksrv_server.sweep
@@ -112,17 +124,20 @@ void ksrv_sweep_work(struct work_struct *work)
 	const struct ksrv_uint *idle = srv->svc->idle_timeout;
 	unsigned int timeout = idle ? ksrv_uint(idle) : 0;
 	struct ksrv_conn *conn;
+	unsigned int n = 0;
 
 	mutex_lock(&srv->conns_mutex);
 	list_for_each_entry(conn, &srv->conns, node) {
-		cond_resched();
-		if (READ_ONCE(conn->flags) & (BIT(KSRV_C_DYING) | BIT(KSRV_C_OPENING)))
+		look_over(srv, conn, timeout);
+		if (++n % KSRV_SWEEP_BATCH)
 			continue;
-		look_at_acks(conn);
-		if (READ_ONCE(conn->sock->sk->sk_frag.page))
-			take_page(conn->sock->sk);
-		if (is_due(conn) || is_deaf(conn) || (timeout && is_idle(conn, timeout)))
-			look_at(srv, conn, timeout);
+		list_add(&srv->swept, &conn->node);
+		mutex_unlock(&srv->conns_mutex);
+		cond_resched();
+		mutex_lock(&srv->conns_mutex);
+		/* The one before it now, be it the list's head, has been looked at. */
+		conn = list_entry(srv->swept.prev, struct ksrv_conn, node);
+		list_del(&srv->swept);
 	}
 	mutex_unlock(&srv->conns_mutex);
 	if (atomic_read(&srv->active))

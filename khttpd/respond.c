@@ -338,7 +338,7 @@ static int respond_resume(struct ksrv_conn *conn)
 /* What is left of @param seconds since @since, in seconds. */
 static unsigned int left_of(const struct ksrv_uint *param, unsigned long since)
 {
-	unsigned long limit = HZ * (unsigned long)ksrv_uint(param), passed = jiffies - since;
+	unsigned long limit = ksrv_jiffies(ksrv_uint(param)), passed = jiffies - since;
 
 	return passed < limit ? DIV_ROUND_UP(limit - passed, HZ) : 0;
 }

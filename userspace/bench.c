@@ -146,7 +146,10 @@ static void parse(int argc, char **argv, struct load_options *opt, struct load_o
 		port = argv[optind++];
 	if (optind < argc)
 		die("one HOST and one PORT, not '%s' as well", argv[optind]);
-	opt->addr = resolve(host ?: family == AF_INET6 ? "::1" : "127.0.0.1", port, family, false, &opt->addrlen);
+	opt->addr = resolve(host
+				    ?: family == AF_INET6 ? "::1"
+							  : "127.0.0.1",
+			    port, family, false, &opt->addrlen);
 }
 
 /* What the options imply, and what cannot be. */
@@ -155,7 +158,8 @@ static void complete(struct load_options *opt)
 	if (opt->messages && opt->seconds > 0)
 		die("-n and -d: one of them says when to stop");
 	if (opt->mode == LOAD_BURST && (opt->messages || opt->seconds > 0))
-		die("%s: with --burst each connection has one message", opt->messages ? "-n" : "-d");
+		die("%s: with --burst each connection has one message",
+		    opt->messages ? "-n" : "-d");
 	if (opt->mode != LOAD_STEADY && opt->hold)
 		die("--hold: with %s no connection stays",
 		    opt->mode == LOAD_BURST ? "--burst" : "--reconnect");

@@ -4,7 +4,6 @@
 kept, htstress for those that are not and for pipelined requests. See echo.py about the clock."""
 
 import json
-import os
 import re
 import statistics
 import subprocess

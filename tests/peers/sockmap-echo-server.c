@@ -97,7 +97,8 @@ static void send_back(int fd)
 static void on_accept(int listener)
 {
 	struct epoll_event ev = { .events = EPOLLRDHUP | EPOLLET };
-	struct sockaddr_in6 peer; /* or, of a listener on an IPv4 address, a sockaddr_in: its port is at the same place */
+	struct sockaddr_in6
+		peer; /* or, of a listener on an IPv4 address, a sockaddr_in: its port is at the same place */
 	const struct sockaddr_in *in = (const struct sockaddr_in *)&peer;
 	socklen_t len = sizeof(peer);
 	struct key key;

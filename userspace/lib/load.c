@@ -81,7 +81,8 @@ struct run {
 	int wake_fd; /* readable when the workers are to look at @give_up */
 	pthread_mutex_t lock; /* for the condition alone */
 	pthread_cond_t changed; /* @connecting or @running became 0 */
-	uint64_t moved_at; /* ns: when that was, as far as is known: what watches looks once in a while */
+	uint64_t
+		moved_at; /* ns: when that was, as far as is known: what watches looks once in a while */
 	uint64_t ended; /* ns, and the CPU time since the start: the last worker's to set */
 	struct cpustat cpu;
 	struct worker *workers;

@@ -7,6 +7,7 @@ import socket
 import struct
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,32 @@ def test_idle_timeout(load):
     assert alive(busy)
     stats = kecho.stats()
     assert stats["timeouts"] == 1 and stats["active"] == 1 and stats["errors"] == 0, stats
+
+
+@modes("fast")
+def test_a_long_list_is_swept_to_its_end(load):
+    """The sweep lets others have the list of connections between parts of it; it misses none, whoever comes and goes meanwhile."""
+    kecho = load("kecho", idle_timeout=3)
+    stop = threading.Event()
+
+    def come_and_go():
+        while not stop.is_set():
+            with connect() as s:
+                assert alive(s)
+
+    with ThreadPoolExecutor(1) as pool:
+        others = pool.submit(come_and_go)
+        held = []
+        for n in range(1500):
+            held.append(connect())
+            if n % 3 == 2:  # holes
+                held.pop(-2).close()
+        kecho.wait("timeouts", 1000, seconds=60)
+        stop.set()
+        others.result()
+    assert all(closed_by_reset(s) for s in held) and len(held) == 1000
+    kecho.wait("active", 0)
+    assert kecho.stat("timeouts") == 1000
 
 
 @modes("worker")
