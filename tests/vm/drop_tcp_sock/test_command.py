@@ -37,6 +37,14 @@ def test_verbose():
     assert err == 'tcpdrop: line 3: no remote address: "nonsense"\n'
 
 
+def test_a_closed_stream_is_no_place_for_the_file():
+    """Else what is told of each line would be written into it, as lines."""
+    done = sh("sh", "-c", f"exec {TCPDROP} -v 127.0.0.1:1 127.0.0.1:2 >&-", check=False)
+    assert done.returncode == 2 and "standard output" in done.stderr, done
+    counts = totals()
+    assert counts["not_found"] == 1 and counts["malformed"] == 0
+
+
 def test_standard_input_in_bulk():
     keys = time_waits(100)
     text = "".join(line_of(k) + "\n" for k in keys)

@@ -2,6 +2,7 @@
 """Proves that kecho gives back every byte, in order, however it was sent."""
 
 import contextlib
+import json
 import random
 import socket
 import struct
@@ -10,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from lib import DEBUG, PORT, alive, bench, connect, in_netns, ip, network_namespace, receive, receive_all, scaled, sh, sysctl
+from lib import (BENCH, DEBUG, PORT, alive, bench, connect, in_netns, ip, network_namespace, receive, receive_all, scaled, sh,
+                 sysctl)
 
 SIZES = [1, 2, 255, 256, 257, 1447, 1448, 1449, 4095, 4096, 4097, 65535, 65536, 65537, 1 << 20, 8 << 20]
 
@@ -298,3 +300,14 @@ def test_nothing_of_a_client_in_the_log(kecho, klog):
         connect().close()
     kecho.wait("closed", 21)
     assert klog.lines() == []
+
+
+def test_a_client_that_meets_itself():
+    """Where nobody listens on a port that the kernel may give to the client, the client's end may be that port: that is no server."""
+    with network_namespace("ns1"):
+        sh("sysctl", "-qw", "net.ipv4.ip_local_port_range=40000 40000", netns="ns1")
+        for address in "127.0.0.1", "::1":
+            done = sh(BENCH, "-c", "1", "-n", "1", "--json", address, "40000", netns="ns1", check=False)
+            said = json.loads(done.stdout)
+            assert done.returncode == 1 and said["messages"] == 0 and said["errors"]["connect"] == 1, said
+            assert "refused" in said["errors"]["first"]
