@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * kreclaim - locks a TCP socket of the kernel's while memory is being reclaimed, as NFS or a network
- * block device may. Lockdep then takes whoever allocates under such a socket's lock, and may wait
- * for memory, for somebody who can deadlock. Nothing else comes of it.
+ * kreclaim - locks a TCP socket of the kernel's where memory is being reclaimed, as NFS or a
+ * network block device may. Lockdep then takes whoever allocates under such a socket's lock, and
+ * may wait for memory, for somebody who can deadlock. Nothing else comes of it.
  */
 #include <linux/module.h>
 #include <linux/net.h>
