@@ -128,6 +128,7 @@ void ksrv_sweep_work(struct work_struct *work)
 
 	mutex_lock(&srv->conns_mutex);
 	list_for_each_entry(conn, &srv->conns, node) {
+		cond_resched();
 		look_over(srv, conn, timeout);
 		if (++n % KSRV_SWEEP_BATCH)
 			continue;

@@ -58,6 +58,16 @@ class Faulty(threading.Thread):
                 sock.sendall(answer)
 
 
+def wait_for(port):
+    """Until somebody listens there."""
+    end = time.monotonic() + 20
+    while True:
+        with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            return
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def bench(*args, port):
     return subprocess.run([BENCH, *map(str, args), "127.0.0.1", str(port)], text=True,
                           capture_output=True, check=False, timeout=60)
@@ -168,6 +178,18 @@ def test_one_that_hangs_takes_no_time_of_the_others():
         assert 0 < result["seconds"] < most, result
 
 
+def test_connects_that_hang_take_no_time():
+    """They are given up before the first message: no time has passed for those, and none is negative."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):  # its queue is full
+            done = bench("-c", 2, "-n", 1, "--timeout", 2, "--json", port=port)
+    result = json.loads(done.stdout)
+    assert done.returncode == 1 and result["errors"]["unanswered"] == 2 and 0 < result["seconds"] < 5, result
+
+
 def test_nothing_to_hold():
     """Where no connection is open nobody waits for the end of what is held."""
     with socket.create_server(("127.0.0.1", 0)) as s:
@@ -197,11 +219,7 @@ def test_the_splice_peer(tmp_path):
         port = s.getsockname()[1]
     server = subprocess.Popen([program, "-p", str(port)])
     try:
-        end = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            assert time.monotonic() < end
+        wait_for(port)
         for _ in range(100):
             with socket.create_connection(("127.0.0.1", port)) as s:
                 for _ in range(20):
@@ -254,11 +272,7 @@ def test_a_baseline_without_files_rests(tmp_path):
         port = s.getsockname()[1]
     server = subprocess.Popen(["sh", "-c", f"ulimit -n 20; exec {TOP}/userspace/user-echo-server -a 127.0.0.1 -p {port}"])
     try:
-        end = time.monotonic() + 20
-        while True:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            assert time.monotonic() < end
+        wait_for(port)
         clients = [socket.create_connection(("127.0.0.1", port), 20) for _ in range(30)]
         clients[0].sendall(b"a")
         assert clients[0].recv(1) == b"a"

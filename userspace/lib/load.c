@@ -585,8 +585,8 @@ static void merge(struct run *run, struct load_result *r)
 	}
 }
 
-/* When the last answer came: not when those who got none were given up. */
-static uint64_t last_answer(const struct run *run)
+/* When the last answer came: not when those who got none were given up. @began: when the messages did. */
+static uint64_t last_answer(const struct run *run, uint64_t began)
 {
 	uint64_t at = 0;
 	unsigned int i;
@@ -597,7 +597,9 @@ static uint64_t last_answer(const struct run *run)
 		if (run->workers[i].done_at > at)
 			at = run->workers[i].done_at;
 	/* Looked at once a second or a little later: what moved last may be that connection's last. */
-	return at + SUPERVISE_NS * 5ull / 4 >= run->moved_at ? at : run->moved_at;
+	if (at + SUPERVISE_NS * 5ull / 4 < run->moved_at)
+		at = run->moved_at;
+	return at > began ? at : run->ended; /* it may be the connects that were given up */
 }
 
 static bool holds_some(const struct run *run)
@@ -685,7 +687,7 @@ void load_run(const struct load_options *opt, struct load_result *result)
 	}
 	if (opt->progress)
 		fputs("\r\033[K", stderr);
-	result->seconds = ((last_answer(&run) ?: run.ended) - began) / 1e9;
+	result->seconds = (last_answer(&run, began) - began) / 1e9;
 	result->cpu = run.cpu;
 	merge(&run, result);
 	if (opt->hold)

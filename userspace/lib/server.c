@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include "util.h"
 
 #define EVENTS 256
+#define ENFILE_MS 10 /* before another look where the machine has no file left */
 #define BUFFER (64 * 1024)
 
 /* A client. Its buffer exists only while the socket did not take all of an answer. */
@@ -159,8 +161,10 @@ static void on_accept(void)
 
 	if (fd < 0) {
 		/* Or epoll would tell of him again and again, who cannot come in. */
-		if (errno == EMFILE || errno == ENFILE)
+		if (errno == EMFILE)
 			listen_on(false);
+		else if (errno == ENFILE)
+			poll(NULL, 0, ENFILE_MS); /* it may be others' files that are closed */
 		return;
 	}
 	c = calloc(1, sizeof(*c));
