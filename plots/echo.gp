@@ -45,7 +45,7 @@ set output lines
 set title "64-byte echoes by number of connections: closed loop, one client thread, one CPU for all" font "sans,14"
 set ylabel "thousand messages in 10^9 instructions"
 set logscale x 2
-set xtics (1, 32, 256, 2048)
+set xtics (1, 32, 256, 1024, 2048)
 set xrange [0.8:2600]
 set style data linespoints
 plot for [w in present] rows(int(w)) using 1:(1e6/$2) lw 2 dt dash(int(w)) pt 7 ps 1.2 lc rgb word(colours, int(w)) title name(int(w))
