@@ -129,7 +129,7 @@ ECHO_SERVERS = [
                "4,096 provided buffers of 64 KiB, all touched before, a send for all that came at once", 12349, "uring-echo-server"),
     EchoServer("epoll -D", "epoll with TCP_DEFER_ACCEPT", 12351, "user-echo-server", options=["-D"], connects=True),
     EchoServer("io_uring -D", "io_uring with TCP_DEFER_ACCEPT", 12352, "uring-echo-server", options=["-D"], connects=True),
-    EchoServer("io_uring -D -f", "the same with direct descriptors, which Linux 6.1 closes up to a second later", 12354, "uring-echo-server",
+    EchoServer("io_uring -D -f", "io_uring -D with direct descriptors (Linux 6.1 closes those up to a second later)", 12354, "uring-echo-server",
                options=["-D", "-f"], connects=True),
     EchoServer("splice", "one thread, edge-triggered epoll, splice(2) through a pipe of 1 MiB", 12353, "splice-echo-server"),
     EchoServer("sockmap", "BPF stream verdict on a sockhash, redirected to the socket itself", 12348, "sockmap-echo-server"),

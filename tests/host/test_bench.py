@@ -307,3 +307,11 @@ def test_no_picture_of_latencies_that_were_not_measured(tmp_path):
 def test_bars_of_no_such_column(tmp_path, columns):
     with pytest.raises(subprocess.CalledProcessError):
         drawn(tmp_path, ["how,ns", "a,1", "b,2"], columns)
+
+
+def test_servers_without_any_of_the_rows(tmp_path):
+    """Who is measured by connections only has nothing to show of kept ones: that is told, not an empty table."""
+    done = subprocess.run([sys.executable, BENCH / "echo.py"], check=False, text=True, capture_output=True,
+                          env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real", "SERVERS": "epoll -D", "ONLY": "64 B, 32"})
+    assert done.returncode and "of epoll -D there is no row but 'connect, 64 B, close'" in done.stderr, done
+    assert not list(tmp_path.glob("*.md"))
