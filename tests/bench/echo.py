@@ -85,15 +85,15 @@ def rows_of(server):
 
 
 def main():
+    if not any(rows_of(server) for server in ECHO_SERVERS):
+        print(f"{NAME}: of {'; '.join(server.name for server in ECHO_SERVERS)} there is no row but '{CONNECT}'", file=sys.stderr)
+        sys.exit(2)
     if INSTRUCTIONS:
         let_tcp_have_memory()
     bring("bench", *[server.program for server in ECHO_SERVERS if server.program])
     for old in OUT.glob(f"{NAME}-latency-*.csv"):  # of servers that are not measured this time
         old.unlink()
     rows, missing = [], []
-    if not any(rows_of(server) for server in ECHO_SERVERS):
-        print(f"{NAME}: of {ECHO_SERVERS[0].name} there is no row but '{CONNECT}'", file=sys.stderr)
-        return 2
     for server in ECHO_SERVERS:
         wanted = rows_of(server)
         no_time_waits()
@@ -141,7 +141,7 @@ def report(rows):
         lines += ["Where kecho needs less than every rival:", "", head, "|---|" + "---:|" * (head.count("|") - 2), *won, ""]
     settings = [f"- {server.name}: {server.about}" for server in ECHO_SERVERS]
     lines += ["Settings. The sockets of all but kecho's have TCP_NODELAY, and TCP_QUICKACK off, as kecho's have; the backlog is "
-              f"{BACKLOG:,} everywhere, net.ipv4.tcp_mem {' '.join(Path('/proc/sys/net/ipv4/tcp_mem').read_text().split())}:", "", *settings, ""]
+              f"{BACKLOG:,} everywhere{', and tcp_mem three quarters of the memory' if INSTRUCTIONS else ''}:", "", *settings, ""]
     why = [f"- {r['server']}, {SIZES.get(r['bytes'], r['bytes'])}, {r['connections']} connections: {r['refused']}" for r in rows if r["refused"]]
     if why:
         lines += ["Refused:", "", *why, ""]

@@ -113,8 +113,6 @@ def main():
     bring("bench", "user-http-server", *[server.program for server in ECHO_SERVERS if server.program])
     echoes, missing = [], []
     for server in ECHO_SERVERS:
-        if server.name.startswith("kecho worker") or server.connects:
-            continue  # holds what kecho holds, or what it does by its other name
         try:
             with server.serving() as process:
                 echoes.append(measure(server.name, server.port, held_echoes, process and process.pid))

@@ -170,7 +170,7 @@ def test_native(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "loading modules into the kernel that runs here" in done.stderr
     release = re.match(r"# Linux (\S+) x86_64, \d{4}-\d\d-\d\d$", done.stdout.splitlines()[0])[1]
-    for part in ("Architecture: ", "Model name: ", "Memory: ", "CPUs of the server's program and of the client: 1 0;", f"Linux {release}, 2 CPU, no emulator",
+    for part in ("Architecture: ", "Model name: ", "Memory: ", "net.ipv4.tcp_mem, in pages: ", "CPUs of the server's program and of the client: 1 0;", f"Linux {release}, 2 CPU, no emulator",
                  'make bench-native BENCH=http SERVERS="user-http-server;khttpd fastpath=1" ONLY="16 pipelined, 32" QUICK=1', "real time, noisy"):
         assert part in done.stdout, done.stdout
     # Median, least and most of each of the two.
@@ -239,12 +239,37 @@ def test_a_table_that_cannot_be_drawn_leaves_the_others(tmp_path):
 
 
 @pytest.mark.parametrize("table,variable,value", [("echo", "SERVERS", "kehco"), ("http", "SERVERS", "kecho"), ("echo", "ONLY", "64, 1"),
-                                                  ("http", "ONLY", "kept, 1"), ("memory", "SERVERS", "nobody")])
+                                                  ("http", "ONLY", "kept, 1"), ("memory", "SERVERS", "nobody"),
+                                                  ("memory", "SERVERS", "epoll -D")])
 def test_names_of_nothing(tmp_path, table, variable, value):
     """No empty table over the one that is there, and no success."""
     done = subprocess.run([sys.executable, BENCH / f"{table}.py"], check=False, text=True, capture_output=True,
                           env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real", variable: value})
     assert done.returncode == 2 and f"{variable}: no '{value}'" in done.stderr and not list(tmp_path.iterdir()), done
+
+
+def test_servers_without_any_of_the_rows(tmp_path):
+    """Who is measured by connections only has nothing to show of kept ones: that is told, and what is there stays."""
+    old = tmp_path / "echo-real-latency-epoll.csv"
+    old.write_text("")
+    done = subprocess.run([sys.executable, BENCH / "echo.py"], check=False, text=True, capture_output=True,
+                          env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real", "SERVERS": "epoll -D", "ONLY": "64 B, 32"})
+    assert done.returncode == 2 and "of epoll -D there is no row but 'connect, 64 B, close'" in done.stderr, done
+    assert list(tmp_path.iterdir()) == [old]
+
+
+def test_a_native_table_in_its_namespace(tmp_path):
+    """"make bench-native" measures in a network namespace, where some of /proc/sys/net is not to be seen."""
+    program = f"""
+import sys
+sys.argv[0] = 'echo.py'
+sys.path.insert(0, '{BENCH}')
+import echo
+echo.report([dict(server='kecho', bytes=64, connections=1, refused='', ns_per_message=[7.0])])
+"""
+    subprocess.run(["unshare", "-rn", sys.executable, "-c", program], check=True,
+                   env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "", "NATIVE": "1", "ONLY": "64 B, 1"})
+    assert "| 64 B | 1 | 7 |" in (tmp_path / "echo-real.md").read_text()
 
 
 def test_a_server_that_says_nothing(tmp_path):
@@ -307,11 +332,3 @@ def test_no_picture_of_latencies_that_were_not_measured(tmp_path):
 def test_bars_of_no_such_column(tmp_path, columns):
     with pytest.raises(subprocess.CalledProcessError):
         drawn(tmp_path, ["how,ns", "a,1", "b,2"], columns)
-
-
-def test_servers_without_any_of_the_rows(tmp_path):
-    """Who is measured by connections only has nothing to show of kept ones: that is told, not an empty table."""
-    done = subprocess.run([sys.executable, BENCH / "echo.py"], check=False, text=True, capture_output=True,
-                          env={**os.environ, "OUT_DIR": str(tmp_path), "KO_DIR": "/nowhere", "VM_CLOCK": "real", "SERVERS": "epoll -D", "ONLY": "64 B, 32"})
-    assert done.returncode and "of epoll -D there is no row but 'connect, 64 B, close'" in done.stderr, done
-    assert not list(tmp_path.glob("*.md"))

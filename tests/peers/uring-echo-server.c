@@ -7,8 +7,8 @@
  * A client's buffers go out in the order they were filled, one send at a time, and each is given
  * back when it is sent. Where none is left, receiving stops until one is.
  *
- * With -f, which has to be the last option, clients are the ring's own files, not the process's: cheaper to make, but Linux 6.1
- * closes them up to a second later, all at once.
+ * With -f, which has to be the last option, clients are the ring's own files, not the process's:
+ * cheaper to make, but Linux 6.1 closes them up to a second later, many at once.
  */
 #include <errno.h>
 #include <liburing.h>
